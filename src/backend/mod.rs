@@ -1,0 +1,281 @@
+//! The database behind the cache: what the engine asks of it, and what it may answer.
+//!
+//! This module knows nothing of the rest of the engine. A batch is an **ordered list** of operations, because a
+//! map-shaped one could not express order, and the answer is **one per operation**, because an all-or-nothing
+//! answer could not express partial success.
+
+mod memory;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::{fmt, sync::Arc};
+
+pub use memory::{Call, Doing, Memory};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Columns, Sqlite, SqliteOpenError, SqliteTable, SqlKey, SqlValue};
+
+/// A database, seen as a map from `K` to `V`.
+///
+/// Both methods are called from threads of the engine or of its users and may block. They may be called at the
+/// same time, but the engine never has two operations for *one key* on their way at once. A method that panics
+/// is treated as if it had answered [`ErrorClass::Transient`] for everything that it was asked.
+///
+/// ```
+/// use std::{collections::HashMap, sync::Mutex};
+/// use writeback::{Answers, Backend, BackendError, Batch, Change};
+///
+/// struct Table(Mutex<HashMap<u64, String>>);
+///
+/// impl Backend<u64, String> for Table {
+///     fn load(&self, keys: &[u64]) -> Result<Vec<Option<String>>, BackendError> {
+///         let rows = self.0.lock().unwrap();
+///         Ok(keys.iter().map(|key| rows.get(key).cloned()).collect())
+///     }
+///
+///     fn apply(&self, batch: &Batch<u64, String>) -> Answers {
+///         let mut rows = self.0.lock().unwrap();
+///         batch.answer_each(|op| {
+///             match op.change() {
+///                 Change::Upsert(value) => drop(rows.insert(*op.key(), value.clone())),
+///                 Change::Delete => drop(rows.remove(op.key())),
+///             }
+///             Ok(())
+///         })
+///     }
+/// }
+/// ```
+pub trait Backend<K, V>: Send + Sync {
+    /// Reads the values of `keys`, in the order of `keys`, `None` where there is no row.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the database from answering; the caller of `get` receives it and nothing is cached. An
+    /// answer of another length than `keys` is an error too.
+    fn load(&self, keys: &[K]) -> Result<Vec<Option<V>>, BackendError>;
+
+    /// Carries out the operations of `batch` in their order, and says of each whether it is now stored.
+    ///
+    /// `Ok` for an operation is a promise: the engine then forgets that the entry was dirty. Applying an
+    /// operation again must be harmless, since an answer can get lost after the database has committed.
+    fn apply(&self, batch: &Batch<K, V>) -> Answers;
+}
+
+impl<K, V, B: Backend<K, V> + ?Sized> Backend<K, V> for Arc<B> {
+    fn load(&self, keys: &[K]) -> Result<Vec<Option<V>>, BackendError> {
+        (**self).load(keys)
+    }
+
+    fn apply(&self, batch: &Batch<K, V>) -> Answers {
+        (**self).apply(batch)
+    }
+}
+
+/// What one operation does to the row of its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change<V> {
+    /// Insert the row, or replace it.
+    Upsert(V),
+    /// Delete the row; not an error if there is none.
+    Delete,
+}
+
+impl<V> Change<V> {
+    /// The value to be stored, or `None` for a delete.
+    #[must_use]
+    pub fn value(&self) -> Option<&V> {
+        match self {
+            Change::Upsert(value) => Some(value),
+            Change::Delete => None,
+        }
+    }
+}
+
+/// One operation of a [`Batch`].
+#[derive(Debug, Clone)]
+pub struct Op<K, V> {
+    key: K,
+    change: Change<V>,
+    version: u64,
+    attempt: u32,
+}
+
+impl<K, V> Op<K, V> {
+    /// An operation, for tests of a backend; the engine makes its own.
+    #[must_use]
+    pub fn new(key: K, change: Change<V>, version: u64, attempt: u32) -> Self {
+        Self { key, change, version, attempt }
+    }
+
+    /// The key whose row is written.
+    #[must_use]
+    pub fn key(&self) -> &K {
+        &self.key
+    }
+
+    /// What happens to the row.
+    #[must_use]
+    pub fn change(&self) -> &Change<V> {
+        &self.change
+    }
+
+    /// The version of the entry. Grows with every write of this key, so a backend may store it beside the row and
+    /// refuse what is older.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// 1 on the first try of this version, 2 when an earlier answer was an error or did not arrive, and so on.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+}
+
+/// An ordered list of operations, at most one for each key.
+#[derive(Debug, Clone)]
+pub struct Batch<K, V> {
+    ops: Vec<Op<K, V>>,
+}
+
+impl<K, V> Batch<K, V> {
+    /// A batch of the given operations, for tests of a backend; the engine makes its own.
+    #[must_use]
+    pub fn new(ops: Vec<Op<K, V>>) -> Self {
+        Self { ops }
+    }
+
+    /// The operations, in the order in which they are to be applied.
+    #[must_use]
+    pub fn ops(&self) -> &[Op<K, V>] {
+        &self.ops
+    }
+
+    /// How many operations there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    /// The answer "all of it is stored".
+    #[must_use]
+    pub fn all_stored(&self) -> Answers {
+        Answers(vec![Ok(()); self.len()])
+    }
+
+    /// The answer "nothing of it is stored, for this reason".
+    #[must_use]
+    pub fn none_stored(&self, error: BackendError) -> Answers {
+        Answers(vec![Err(error); self.len()])
+    }
+
+    /// Asks `apply_one` for each operation, in order, and collects its answers.
+    pub fn answer_each(&self, apply_one: impl FnMut(&Op<K, V>) -> Result<(), BackendError>) -> Answers {
+        Answers(self.ops.iter().map(apply_one).collect())
+    }
+}
+
+/// What a backend says of a [`Batch`]: one answer for each operation, in their order.
+///
+/// If there are fewer answers than operations, the rest counts as a transient failure.
+#[derive(Debug, Clone)]
+#[must_use = "an answer that is not returned to the engine is an acknowledgement lost"]
+pub struct Answers(Vec<Result<(), BackendError>>);
+
+impl Answers {
+    /// Answers in the order of the operations.
+    pub fn new(answers: Vec<Result<(), BackendError>>) -> Self {
+        Self(answers)
+    }
+
+    /// The answers in the order of the operations.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Result<(), BackendError>] {
+        &self.0
+    }
+
+    pub(crate) fn into_inner(self) -> Vec<Result<(), BackendError>> {
+        self.0
+    }
+}
+
+/// What the engine should do about an error of the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorClass {
+    /// The same operation may succeed later: connection lost, busy, timeout, deadlock. Tried again with a growing
+    /// delay, for as long as it takes.
+    Transient,
+    /// The same operation will fail again: a constraint, a value that the column cannot hold. The entry is parked:
+    /// it stays in the cache, dirty and visible, and is tried again when the key is rewritten or an explicit
+    /// flush asks for it.
+    Permanent,
+    /// The row was changed by somebody else. Treated like `Permanent`.
+    Conflict,
+}
+
+/// An error of the database, with what the engine should do about it.
+///
+/// Cheap to clone: an error that hits a whole batch is told to everyone who waits for a part of it.
+#[derive(Clone)]
+pub struct BackendError {
+    class: ErrorClass,
+    source: Arc<dyn std::error::Error + Send + Sync>,
+}
+
+impl BackendError {
+    /// An error of the given class.
+    pub fn new(class: ErrorClass, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self { class, source: source.into().into() }
+    }
+
+    /// An error after which the same operation may succeed later.
+    pub fn transient(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(ErrorClass::Transient, source)
+    }
+
+    /// An error that the same operation will meet again.
+    pub fn permanent(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(ErrorClass::Permanent, source)
+    }
+
+    /// The row was changed by somebody else.
+    pub fn conflict(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(ErrorClass::Conflict, source)
+    }
+
+    /// What the engine does about it.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        self.class
+    }
+}
+
+impl fmt::Debug for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendError").field("class", &self.class).field("source", &self.source).finish()
+    }
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let class = match self.class {
+            ErrorClass::Transient => "transient",
+            ErrorClass::Permanent => "permanent",
+            ErrorClass::Conflict => "conflict",
+        };
+        write!(f, "the backend failed ({class}): {}", self.source)
+    }
+}
+
+impl std::error::Error for BackendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.source)
+    }
+}

@@ -1,0 +1,333 @@
+//! How a cache is set up.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use super::{
+    Ack, Cache, DefaultHasher,
+    engine::{Engine, Policies},
+    flights::Flights,
+};
+use crate::{
+    Backend, Clock, OpenError,
+    context::{CacheId, Census},
+    flusher::{Desk, Flusher, Settings},
+    lane::Lanes,
+    store::{Shape, Store},
+    sync::Mutex,
+    table::Table,
+};
+
+/// The settings of a cache; made by [`Cache::builder`].
+///
+/// Required are [`capacity`](Builder::capacity) and [`backend`](Builder::backend); without a backend there is no
+/// `open` to call.
+#[must_use = "a builder does nothing before `open`"]
+pub struct Builder<B = (), W = (), S = DefaultHasher> {
+    capacity: usize,
+    max_weight: u64,
+    weigher: W,
+    backend: B,
+    hasher: S,
+    ack: Ack,
+    max_delay: Duration,
+    flush_at: Option<usize>,
+    batch_size: usize,
+    write_timeout: Duration,
+    retry: (Duration, Duration),
+    cache_absent: bool,
+    lanes: usize,
+    pin_flusher: Option<usize>,
+    drain_on_drop: Duration,
+    clock: Clock,
+}
+
+/// What an entry weighs: nothing, or what a closure says.
+pub trait Weigh<K, V>: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_weigher(self) -> Option<Box<dyn Fn(&K, &V) -> u64 + Send + Sync>>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for () {}
+    impl<F> Sealed for super::ByWeight<F> {}
+}
+
+impl<K, V> Weigh<K, V> for () {
+    fn into_weigher(self) -> Option<Box<dyn Fn(&K, &V) -> u64 + Send + Sync>> {
+        None
+    }
+}
+
+/// A weigher that was given to [`Builder::max_weight`].
+#[derive(Clone, Copy)]
+pub struct ByWeight<F>(F);
+
+impl<K, V, F: Fn(&K, &V) -> u64 + Send + Sync + 'static> Weigh<K, V> for ByWeight<F> {
+    fn into_weigher(self) -> Option<Box<dyn Fn(&K, &V) -> u64 + Send + Sync>> {
+        Some(Box::new(self.0))
+    }
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Builder {
+            capacity: 0,
+            max_weight: u64::MAX,
+            weigher: (),
+            backend: (),
+            hasher: DefaultHasher::default(),
+            ack: Ack::Memory,
+            max_delay: Duration::from_millis(500),
+            flush_at: None,
+            batch_size: 1_000,
+            write_timeout: Duration::from_secs(10),
+            retry: (Duration::from_millis(50), Duration::from_secs(30)),
+            cache_absent: false,
+            lanes: 16,
+            pin_flusher: None,
+            drain_on_drop: Duration::from_secs(30),
+            clock: Clock::system(),
+        }
+    }
+}
+
+impl<B, W, S> Builder<B, W, S> {
+    fn map<B2, W2, S2>(self, change: impl FnOnce(B, W, S) -> (B2, W2, S2)) -> Builder<B2, W2, S2> {
+        let (backend, weigher, hasher) = change(self.backend, self.weigher, self.hasher);
+        Builder {
+            capacity: self.capacity,
+            max_weight: self.max_weight,
+            weigher,
+            backend,
+            hasher,
+            ack: self.ack,
+            max_delay: self.max_delay,
+            flush_at: self.flush_at,
+            batch_size: self.batch_size,
+            write_timeout: self.write_timeout,
+            retry: self.retry,
+            cache_absent: self.cache_absent,
+            lanes: self.lanes,
+            pin_flusher: self.pin_flusher,
+            drain_on_drop: self.drain_on_drop,
+            clock: self.clock,
+        }
+    }
+
+    /// The most entries that the cache holds, at least 1. The memory for them is reserved when the cache is opened:
+    /// about 12 bytes for each, and the size of an entry (key, value, 8 bytes); the system provides it on first use.
+    pub fn capacity(mut self, entries: usize) -> Self {
+        self.capacity = entries;
+        self
+    }
+
+    /// Bounds what the entries weigh in all, in whatever unit `weigh` uses, beside their number. Called once for each
+    /// write and load; tombstones weigh nothing.
+    ///
+    /// ```
+    /// # use writeback::{Cache, Error, backend::Memory};
+    /// let pages = Cache::builder()
+    ///     .capacity(10_000)
+    ///     .max_weight(1 << 20, |url: &String, page: &Vec<u8>| (url.len() + page.len()) as u64)
+    ///     .backend(Memory::new())
+    ///     .open::<String, Vec<u8>>()?;
+    /// assert!(matches!(pages.put("/".into(), vec![0; 2 << 20]), Err(Error::TooHeavy { .. })));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_weight<F>(mut self, total: u64, weigh: F) -> Builder<B, ByWeight<F>, S> {
+        self.max_weight = total;
+        self.map(|backend, _, hasher| (backend, ByWeight(weigh), hasher))
+    }
+
+    /// The database behind the cache. An `Arc` of a backend is a backend, for those who want to keep a hold of it.
+    pub fn backend<B2>(self, backend: B2) -> Builder<B2, W, S> {
+        self.map(|_, weigher, hasher| (backend, weigher, hasher))
+    }
+
+    /// The hash function; by default a fast one, seeded at random for each cache. With another one, equal hashes in the
+    /// upper 32 bits share a bucket, so they should be good.
+    pub fn hasher<S2>(self, hasher: S2) -> Builder<B, W, S2> {
+        self.map(|backend, weigher, _| (backend, weigher, hasher))
+    }
+
+    /// How writes are acknowledged that do not say so themselves. Default: [`Ack::Memory`].
+    pub fn ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+
+    /// How long an entry may be dirty before it is written, counted from the moment when it *first* became dirty: a key
+    /// that is rewritten all the time is still written on time. Default: 500 ms.
+    ///
+    /// A longer delay saves backend writes, a shorter one loses less when the process dies.
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay = delay;
+        self
+    }
+
+    /// How many dirty entries start a flush before anything is due. Default: half of the capacity.
+    pub fn flush_at(mut self, dirty: usize) -> Self {
+        self.flush_at = Some(dirty);
+        self
+    }
+
+    /// The most operations in one call of the backend. Default: 1,000.
+    pub fn batch_size(mut self, operations: usize) -> Self {
+        self.batch_size = operations;
+        self
+    }
+
+    /// How long a write of a new key waits for room, when the cache is full of entries that the backend has not taken,
+    /// before it fails with [`Error::Backpressure`](crate::Error::Backpressure). Default: 10 s.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
+        self
+    }
+
+    /// The delay before the first retry of an operation that the backend could not carry out, and the longest one; in
+    /// between it doubles, with jitter. Default: 50 ms and 30 s.
+    pub fn retry(mut self, first: Duration, longest: Duration) -> Self {
+        self.retry = (first, longest);
+        self
+    }
+
+    /// Whether the answer "there is no such row" takes a place in the cache, so that the next read of that key does not
+    /// ask the backend again. Default: no.
+    pub fn cache_absent(mut self, yes: bool) -> Self {
+        self.cache_absent = yes;
+        self
+    }
+
+    /// How many threads can have a lane of their own beside one for each core. More threads may write, sharing a lane
+    /// under a mutex. Default: 16.
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
+    /// Pins the flusher's thread to a core. Default: it is not pinned.
+    pub fn pin_flusher(mut self, core: usize) -> Self {
+        self.pin_flusher = Some(core);
+        self
+    }
+
+    /// How long the drop of the last reference to a cache that was not closed waits for the backend. Default: 30 s.
+    pub fn drain_on_drop(mut self, timeout: Duration) -> Self {
+        self.drain_on_drop = timeout;
+        self
+    }
+
+    /// The clock that deadlines and retries go by; for tests. Default: the system's.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let bad = |setting, value: String, hint| Err(OpenError::BadSetting { setting, value, hint });
+        if self.capacity == 0 {
+            return Err(OpenError::ZeroCapacity);
+        }
+        if self.capacity > Table::MAX_ENTRIES {
+            return Err(OpenError::CapacityTooLarge { capacity: self.capacity, max: Table::MAX_ENTRIES });
+        }
+        if self.max_weight == 0 {
+            return Err(OpenError::ZeroWeight);
+        }
+        if matches!(self.ack, Ack::Journal | Ack::Synced) {
+            return Err(OpenError::NoJournal { ack: self.ack });
+        }
+        if self.batch_size == 0 {
+            return bad("batch_size", "0".into(), "a batch needs room for at least one operation");
+        }
+        if self.flush_at == Some(0) {
+            return bad("flush_at", "0".into(), "give a number of dirty entries, or use Ack::Backend to write through");
+        }
+        if self.max_delay.is_zero() {
+            return bad("max_delay", "0".into(), "give a time to collect writes in, or use Ack::Backend to write through");
+        }
+        let (first, longest) = self.retry;
+        if first.is_zero() || longest < first {
+            let value = format!("{first:?}, {longest:?}");
+            return bad("retry", value, "the first delay must be more than zero and at most the longest");
+        }
+        Ok(())
+    }
+
+    /// Opens the cache: reserves its memory and starts the flusher.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] for settings that make no sense, and where memory or a thread is not to be had.
+    pub fn open<K, V>(self) -> Result<Cache<K, V, S>, OpenError>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        B: Backend<K, V> + 'static,
+        W: Weigh<K, V>,
+        S: BuildHasher + Send + Sync + 'static,
+    {
+        self.check()?;
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let ring = self.capacity.clamp(64, 8192);
+        let (lanes, rings, slots) = Lanes::new(cores.len(), self.lanes, ring);
+        let flush_at = self.flush_at.unwrap_or(self.capacity / 2).max(1);
+        let weigher = self.weigher.into_weigher().map(|weigher| (weigher, self.max_weight));
+        let bytes = Store::<K, V, S>::bytes(self.capacity, &lanes);
+        let shape = Shape { capacity: self.capacity, flush_at, weigher };
+        let store = Store::new(shape, lanes, self.hasher).map_err(|source| OpenError::Memory { bytes, source })?;
+        let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new()));
+        self.clock.register(&store.signal);
+        let settings = Settings {
+            max_delay: self.max_delay,
+            flush_at,
+            batch_size: self.batch_size,
+            first_retry: self.retry.0,
+            retry_cap: self.retry.1,
+            pin_to: self.pin_flusher.and_then(|core| cores.get(core)).map(|core| core.id),
+            clock: self.clock,
+        };
+        let backend: Arc<dyn Backend<K, V>> = Arc::new(self.backend);
+        let flusher = {
+            let (store, backend, desk) = (Arc::clone(&store), Arc::clone(&backend), Arc::clone(&desk));
+            let run = move || Flusher::new(store, backend, desk, settings, rings, slots).run();
+            thread::Builder::new().name("writeback-flusher".into()).spawn(run).map_err(OpenError::Spawn)?
+        };
+        Ok(Cache::from_engine(Arc::new(Engine {
+            id: CacheId::next(),
+            store,
+            backend,
+            desk,
+            census: Census::new(),
+            flights: Flights::new(),
+            policies: Policies {
+                ack: self.ack,
+                write_timeout: self.write_timeout,
+                cache_absent: self.cache_absent,
+                drain_on_drop: self.drain_on_drop,
+                cores,
+            },
+            flusher: Mutex::new(Some(flusher)),
+            was_closed: false.into(),
+        })))
+    }
+}
+
+impl<B, W, S> fmt::Debug for Builder<B, W, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("capacity", &self.capacity)
+            .field("max_delay", &self.max_delay)
+            .field("flush_at", &self.flush_at)
+            .field("batch_size", &self.batch_size)
+            .field("ack", &self.ack)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,326 @@
+//! One open cache: the store, the flusher's desk, and what they have in common with the operations.
+
+use std::{
+    borrow::Borrow,
+    hash::{BuildHasher, Hash},
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use super::{Ack, Closed, Invalidated, flights::Flights};
+use crate::{
+    Error, HandleError, Stats,
+    backend::{Backend, BackendError},
+    context::{self, CacheId, Census, Context, Reentered},
+    flusher::{Desk, Reply, Request},
+    lane::Lease,
+    store::{Invalidation, Seen, Store},
+    sync::{Mutex, Ordering, lock},
+};
+
+pub(crate) struct Engine<K, V, S> {
+    pub(super) id: CacheId,
+    pub(super) store: Arc<Store<K, V, S>>,
+    pub(super) backend: Arc<dyn Backend<K, V>>,
+    pub(super) desk: Arc<Desk>,
+    pub(super) census: Arc<Census>,
+    pub(super) flights: Flights<V>,
+    pub(super) policies: Policies,
+    pub(super) flusher: Mutex<Option<JoinHandle<()>>>,
+    /// Whether the owner has heard a verdict.
+    pub(super) was_closed: std::sync::atomic::AtomicBool,
+}
+
+/// What the builder decided for the operations.
+pub(super) struct Policies {
+    pub(super) ack: Ack,
+    pub(super) write_timeout: Duration,
+    pub(super) cache_absent: bool,
+    pub(super) drain_on_drop: Duration,
+    /// The cores that this process may use.
+    pub(super) cores: Vec<core_affinity::CoreId>,
+}
+
+impl From<Reentered> for Error {
+    fn from(_: Reentered) -> Self {
+        Error::Reentrant
+    }
+}
+
+impl<K, V, S> Engine<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    fn context(&self, lease: Option<Lease>) -> Context {
+        Context::new(self.id, Arc::clone(&self.store.lanes), &self.store.collector, Arc::clone(&self.census), lease)
+    }
+
+    pub(super) fn current_context(&self) -> Rc<Context> {
+        context::current(self.id, || self.context(None))
+    }
+
+    pub(super) fn lease(&self, core: Option<usize>) -> Result<Context, HandleError> {
+        if self.store.is_closed() {
+            return Err(HandleError::Closed);
+        }
+        let lanes = &self.store.lanes;
+        let Some(core) = core else {
+            let lease = lanes.lease().ok_or(HandleError::NoLane { lanes: lanes.leasable() })?;
+            return Ok(self.context(Some(lease)));
+        };
+        let cores = &self.policies.cores;
+        let id = *cores.get(core).ok_or(HandleError::NoSuchCore { core, cores: cores.len() })?;
+        let lease = lanes.lease_core(core).ok_or(HandleError::Leased { core })?;
+        if !core_affinity::set_for_current(id) {
+            return Err(HandleError::NotPinned { core });
+        }
+        Ok(self.context(Some(lease)))
+    }
+
+    pub(super) fn check_open(&self) -> Result<(), Error> {
+        if self.store.is_closed() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    pub(super) fn get<Q>(&self, cx: &Context, key: &Q) -> Result<Option<V>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.store.hash(key);
+        match self.hit(cx, hash, key, V::clone)? {
+            Some(answer) => Ok(answer),
+            None => self.load_one(cx, hash, key),
+        }
+    }
+
+    pub(super) fn read<Q, R>(&self, cx: &Context, key: &Q, look: impl FnOnce(&V) -> R) -> Result<Option<R>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let hash = self.store.hash(key);
+        let mut look = Some(look);
+        let looked = self.hit(cx, hash, key, |value| look.take().map(|look| look(value)))?;
+        match looked {
+            Some(answer) => Ok(answer.flatten()),
+            None => {
+                let value = self.load_one(cx, hash, key)?;
+                Ok(value.zip(look).map(|(value, look)| look(&value)))
+            }
+        }
+    }
+
+    /// Answers a read from the table, if that is possible: the outer `Option` says whether it is.
+    pub(super) fn hit<Q, R>(
+        &self,
+        cx: &Context,
+        hash: u64,
+        key: &Q,
+        look: impl FnOnce(&V) -> R,
+    ) -> Result<Option<Option<R>>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.check_open()?;
+        let guard = cx.pin();
+        Ok(match self.store.look(hash, key, &guard) {
+            Seen::Value { at, value, .. } => {
+                cx.counters.hits.add(1);
+                self.store.table.touch(at);
+                Some(Some(look(value)))
+            }
+            Seen::Tombstone { .. } => {
+                cx.counters.hits.add(1);
+                Some(None)
+            }
+            Seen::Loading(_) | Seen::Absent => None,
+        })
+    }
+
+    pub(super) fn peek<Q>(&self, cx: &Context, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.check_open().ok()?;
+        let (hash, guard) = (self.store.hash(key), cx.pin());
+        match self.store.look(hash, key, &guard) {
+            Seen::Value { value, .. } => Some(value.clone()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn contains<Q>(&self, cx: &Context, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let (hash, guard) = (self.store.hash(key), cx.pin());
+        !self.store.is_closed() && matches!(self.store.look(hash, key, &guard), Seen::Value { .. })
+    }
+
+    pub(super) fn is_dirty<Q>(&self, cx: &Context, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.store.is_dirty(self.store.hash(key), key, &cx.pin())
+    }
+
+    /// Posts a request to the flusher and waits for its answer.
+    pub(super) fn ask(&self, request: impl FnOnce(Arc<Reply>) -> Request) -> Result<(), Error> {
+        let reply = Reply::new();
+        self.desk.requests.post(request(Arc::clone(&reply))).map_err(|()| Error::Closed)?;
+        self.store.signal.wake();
+        reply.wait().map_err(|(failed, cause)| Error::NotFlushed { failed, cause })
+    }
+
+    pub(super) fn flush(&self, cx: &Context) -> Result<(), Error> {
+        self.check_open()?;
+        if cx.is_pinned() {
+            return Err(Error::Reentrant);
+        }
+        self.ask(Request::Flush)
+    }
+
+    pub(super) fn invalidate<Q>(&self, cx: &Context, key: &Q) -> Result<Invalidated, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.check_open()?;
+        let hash = self.store.hash(key);
+        let start = Instant::now();
+        loop {
+            match cx.with_writer(|writer| self.store.invalidate(writer, hash, key, &cx.pin()))? {
+                Invalidation::Removed => {
+                    self.store.room.notify();
+                    return Ok(Invalidated::Removed);
+                }
+                Invalidation::Absent => return Ok(Invalidated::Absent),
+                Invalidation::Dirty => return Ok(Invalidated::Dirty),
+                Invalidation::NotYet if cx.is_pinned() => return Err(Error::Reentrant),
+                Invalidation::NotYet => {}
+            }
+            let reply = Reply::new();
+            let posted = self.desk.requests.post(Request::Checkpoint(Arc::clone(&reply)));
+            posted.map_err(|()| Error::Closed)?;
+            self.store.signal.wake();
+            if reply.wait_until(start + self.policies.write_timeout).is_none() {
+                return Err(self.backpressure(start));
+            }
+        }
+    }
+
+    pub(super) fn backpressure(&self, start: Instant) -> Error {
+        Error::Backpressure { waited: start.elapsed(), cause: self.last_error() }
+    }
+
+    fn last_error(&self) -> Option<BackendError> {
+        lock(&self.desk.last_error).clone()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.store.capacity()
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let (mine, flusher, store) = (self.census.sum(), &self.desk.counters, &self.store);
+        let (weight, max_weight) = store.weight();
+        let (puts, removes) = (mine.puts.get(), mine.removes.get());
+        let (dirty, backend_writes) = (store.dirty(), flusher.writes.get());
+        let [flushes_timer, flushes_threshold, flushes_pressure, flushes_explicit] =
+            flusher.by_trigger.each_ref().map(crate::stats::Counter::get);
+        Stats {
+            entries: store.len(),
+            capacity: store.capacity(),
+            weight,
+            max_weight,
+            dirty,
+            in_flight: flusher.in_flight.get() as usize,
+            parked: flusher.parked.get() as usize,
+            hits: mine.hits.get(),
+            misses: mine.misses.get(),
+            loads: mine.loads.get(),
+            load_errors: mine.load_errors.get(),
+            puts,
+            removes,
+            // Relaxed: a count.
+            evictions: store.evictions.load(Ordering::Relaxed),
+            backend_writes,
+            backend_errors: flusher.errors.get(),
+            batches: flusher.batches.get(),
+            flushes_timer,
+            flushes_threshold,
+            flushes_pressure,
+            flushes_explicit,
+            // What is still dirty may need a write of its own.
+            coalesced: (puts + removes).saturating_sub(backend_writes).saturating_sub(dirty as u64),
+            retries: flusher.retries.get(),
+            backend_panics: flusher.panics.get(),
+            ring_overflows: flusher.overflows.get(),
+            writer_waits: mine.waits.get(),
+            wakeups: flusher.wakeups.get(),
+        }
+    }
+}
+
+impl<K, V, S> Engine<K, V, S> {
+    pub(super) fn close(&self, timeout: Duration) -> Closed {
+        // Relaxed: a note to ourselves.
+        self.was_closed.store(true, Ordering::Relaxed);
+        // Relaxed: the fence that writers' windows pair with is in the checkpoint that the request begins.
+        self.store.closed.store(true, Ordering::Relaxed);
+        self.store.room.notify();
+        let reply = Reply::new();
+        if self.desk.requests.post(Request::Drain(Arc::clone(&reply))).is_ok() {
+            self.store.signal.wake();
+            match Instant::now().checked_add(timeout) {
+                Some(deadline) => drop(reply.wait_until(deadline)),
+                // So far away that it is never.
+                None => drop(reply.wait()),
+            }
+        }
+        // Whatever was answered: this is what counts. Nobody writes any more once a drain was answered.
+        match self.store.dirty() {
+            0 => Closed::Drained,
+            dirty => Closed::Remaining { dirty, cause: lock(&self.desk.last_error).clone() },
+        }
+    }
+}
+
+impl<K, V, S> Drop for Engine<K, V, S> {
+    fn drop(&mut self) {
+        let was_closed = *self.was_closed.get_mut();
+        let closed = self.close(if was_closed { Duration::ZERO } else { self.policies.drain_on_drop });
+        let _ = self.desk.requests.post(Request::Stop);
+        self.store.signal.wake();
+        self.store.lanes.abandon();
+        match closed {
+            // Nothing is on its way, so the flusher ends at once.
+            Closed::Drained => {
+                if let Some(flusher) = lock(&self.flusher).take() {
+                    let _ = flusher.join();
+                }
+            }
+            Closed::Remaining { dirty, cause } if !was_closed => {
+                let cause = cause.map_or_else(|| "it did not answer in time".to_owned(), |cause| cause.to_string());
+                eprintln!(
+                    "writeback: a cache was dropped with {dirty} writes that the backend has not taken: {cause}. \
+                     They are lost. Call `close` and look at its verdict to prevent this."
+                );
+            }
+            // The owner knows. A call of the backend that hangs must not hang the owner: the flusher ends after it.
+            Closed::Remaining { .. } => {}
+        }
+    }
+}

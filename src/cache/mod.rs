@@ -1,0 +1,394 @@
+//! The public face: a cache, how it is built, and handles for hot threads.
+
+mod builder;
+mod engine;
+mod flights;
+mod handle;
+mod load;
+mod write;
+
+use std::{
+    borrow::Borrow,
+    fmt,
+    hash::{BuildHasher, Hash},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{Error, HandleError, Stats, Version, backend::BackendError, context::Context};
+
+pub use builder::Builder;
+pub use handle::Handle;
+
+use engine::Engine;
+
+/// The hash function that a cache uses unless it is given another one: fast, and seeded at random for each cache.
+pub(crate) type DefaultHasher = foldhash::fast::RandomState;
+
+/// When a write counts as done.
+///
+/// This is the whole trade between write-back and write-through, made anew with every write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Ack {
+    /// It is in the cache. Fastest; lost if the process dies before the flusher has written it.
+    #[default]
+    Memory,
+    /// It is in the journal, and survives a crash of the process. Needs a journal.
+    Journal,
+    /// It is in the journal on stable storage, and survives a loss of power. Needs a journal.
+    Synced,
+    /// It is in the backend: write-through. Waits for a flush; many such writes at once share one batch.
+    Backend,
+}
+
+/// How [`Cache::close`] ended.
+#[derive(Debug, Clone)]
+#[must_use = "`Remaining` means that not everything is in the backend"]
+#[non_exhaustive]
+pub enum Closed {
+    /// Everything that was acknowledged is in the backend.
+    Drained,
+    /// Not everything could be written in time. The rest is still in memory, and the flusher goes on trying until the
+    /// cache is dropped; `close` may be called again to wait longer.
+    Remaining {
+        /// How many entries are not in the backend.
+        dirty: usize,
+        /// The backend's last error, if its last answer was one.
+        cause: Option<BackendError>,
+    },
+}
+
+impl Closed {
+    /// Whether everything is in the backend.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        matches!(self, Closed::Drained)
+    }
+}
+
+/// What [`Cache::invalidate`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use = "a dirty entry is not invalidated"]
+#[non_exhaustive]
+pub enum Invalidated {
+    /// The entry (or the load that was about to bring it) is gone from the cache.
+    Removed,
+    /// There was nothing to remove.
+    Absent,
+    /// The entry has not been written to the backend yet, so it stays. Call [`Cache::flush`] first.
+    Dirty,
+}
+
+/// A lock-free write-back cache in front of a [`Backend`](crate::Backend).
+///
+/// A write is acknowledged from memory, its entry is marked dirty, and a background thread writes it to the backend
+/// later, coalesced with other writes of the same key and batched with other keys. A read is answered from memory, or
+/// loads the value once for everyone who waits for it.
+///
+/// Cloning a `Cache` makes another reference to the same one. Dropping the last reference closes it, see
+/// [`Cache::close`].
+///
+/// # Blocking
+///
+/// Reads of cached keys never block. A read of a missing key blocks for the backend's `load`. A write of a key that
+/// is in the cache never blocks. A write of a new key blocks only if the cache is full of entries that the backend has
+/// not taken, at most for [`Builder::write_timeout`]. No operation holds a lock while the backend is called.
+///
+/// # Panics
+///
+/// No method panics by itself. A panic in `Hash`, `Eq`, `Clone` or `Drop` of a key or value, or in a closure, reaches
+/// the caller and leaves the cache usable.
+pub struct Cache<K, V, S = DefaultHasher> {
+    engine: Arc<Engine<K, V, S>>,
+}
+
+impl Cache<(), ()> {
+    /// Begins to build a cache. Types of keys and values are given to [`Builder::open`].
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use writeback::{Cache, backend::Memory};
+    ///
+    /// let cache = Cache::builder()
+    ///     .capacity(10_000)
+    ///     .max_delay(Duration::from_millis(100))
+    ///     .backend(Memory::new())
+    ///     .open::<String, u64>()?;
+    /// cache.put("apples".to_owned(), 3)?;
+    /// assert_eq!(cache.get("apples")?, Some(3));
+    /// assert!(cache.close(Duration::from_secs(5)).is_drained());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+impl<K, V, S> Cache<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    pub(crate) fn from_engine(engine: Arc<Engine<K, V, S>>) -> Self {
+        Cache { engine }
+    }
+
+    fn run<R>(&self, operation: impl FnOnce(&Engine<K, V, S>, &Context) -> R) -> R {
+        let context = self.engine.current_context();
+        operation(&self.engine, &context)
+    }
+
+    /// The value of a key: from the cache, or loaded from the backend and then cached.
+    ///
+    /// While a key is being loaded, everyone else who asks for it waits for that one load. A write of the key in the
+    /// meantime wins over what the load brings. That there is no row is not remembered, unless
+    /// [`Builder::cache_absent`] asks for it.
+    ///
+    /// A hit takes no lock, makes no system call, and costs about one cache line of the table and one of the entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Load`] if the backend could not answer, [`Error::Closed`] after `close`.
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<V>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.run(|engine, context| engine.get(context, key))
+    }
+
+    /// Like [`get`](Cache::get), but hands a reference to `look` instead of cloning the value.
+    ///
+    /// `look` keeps memory from being used again while it runs: keep it short, and do not block in it. Calling the
+    /// cache from inside is allowed; a call that would have to wait answers [`Error::Reentrant`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Cache::get).
+    pub fn read<Q, R>(&self, key: &Q, look: impl FnOnce(&V) -> R) -> Result<Option<R>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.run(|engine, context| engine.read(context, key, look))
+    }
+
+    /// The value of a key if it is in the cache. Never asks the backend, and does not count as a use.
+    pub fn peek<Q>(&self, key: &Q) -> Option<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.run(|engine, context| engine.peek(context, key))
+    }
+
+    /// Whether the cache holds a value for the key. Never asks the backend.
+    pub fn contains<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.run(|engine, context| engine.contains(context, key))
+    }
+
+    /// Whether the key has a write, or a remove, that is not in the backend yet.
+    pub fn is_dirty<Q>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.run(|engine, context| engine.is_dirty(context, key))
+    }
+
+    /// Stores a value, acknowledged as the builder's [`ack`](Builder::ack) says.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backpressure`] if the cache was full of entries that the backend did not take in time,
+    /// [`Error::TooHeavy`] if the entry alone is over the weight limit, [`Error::Closed`] after `close`; in all
+    /// these nothing was written. With `Ack::Backend` also [`Error::NotFlushed`], and then the write *is* in the cache.
+    pub fn put(&self, key: K, value: V) -> Result<Version, Error> {
+        self.run(|engine, context| engine.put(context, key, value, None))
+    }
+
+    /// Stores a value, and returns when `ack` holds for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put`](Cache::put), and [`Error::NoJournal`] if `ack` needs a journal and there is none.
+    pub fn put_acked(&self, key: K, value: V, ack: Ack) -> Result<Version, Error> {
+        self.run(|engine, context| engine.put(context, key, value, Some(ack)))
+    }
+
+    /// Replaces the value of a key by what `change` makes of it, atomically. Loads a missing key first; `None` means
+    /// that the backend has no row either.
+    ///
+    /// `change` runs outside of everything and may run several times if others write the same key: it should have no
+    /// side effects.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put`](Cache::put), and [`Error::Load`].
+    pub fn update(&self, key: K, mut change: impl FnMut(Option<&V>) -> V) -> Result<Version, Error> {
+        // `Some` on every path, so the version is there; written this way because it must not be able to panic.
+        let mut version = Version(0);
+        if let Some(written) = self.update_if(key, |old| Some(change(old)))? {
+            version = written;
+        }
+        Ok(version)
+    }
+
+    /// Like [`update`](Cache::update), but leaves the entry as it is if `change` returns `None`: compare-and-swap, and
+    /// every other condition.
+    ///
+    /// ```
+    /// # use writeback::{Cache, backend::Memory};
+    /// let stock = Cache::builder().capacity(100).backend(Memory::new()).open::<&str, u32>()?;
+    /// stock.put("apples", 1)?;
+    /// let take_one = |left: Option<&u32>| left?.checked_sub(1);
+    /// assert!(stock.update_if("apples", take_one)?.is_some());
+    /// assert!(stock.update_if("apples", take_one)?.is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`update`](Cache::update).
+    pub fn update_if(&self, key: K, change: impl FnMut(Option<&V>) -> Option<V>) -> Result<Option<Version>, Error> {
+        self.run(|engine, context| engine.update_if(context, key, change))
+    }
+
+    /// The value of a key, or, if neither cache nor backend has one, the value of `make`, which is then stored.
+    ///
+    /// `make` is called at most once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`update`](Cache::update).
+    pub fn get_or_put_with(&self, key: K, make: impl FnOnce() -> V) -> Result<V, Error> {
+        self.run(|engine, context| engine.get_or_put_with(context, key, make))
+    }
+
+    /// Removes a key, from the cache at once and from the backend with the next flush; until then a tombstone keeps
+    /// reads from finding the old row.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put`](Cache::put): a remove is a write.
+    pub fn remove<Q>(&self, key: &Q) -> Result<Version, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.run(|engine, context| engine.remove(context, key.to_owned()))
+    }
+
+    /// The values of several keys, in their order. Those that are missing are loaded with one call of the backend.
+    ///
+    /// # Errors
+    ///
+    /// As for [`get`](Cache::get); the first error is returned.
+    pub fn get_many(&self, keys: &[K]) -> Result<Vec<Option<V>>, Error> {
+        self.run(|engine, context| engine.get_many(context, keys))
+    }
+
+    /// Stores several values, in their order, and returns how many.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put`](Cache::put); what came before the failing one is stored.
+    pub fn put_many(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<usize, Error> {
+        self.run(|engine, context| engine.put_many(context, entries))
+    }
+
+    /// Waits until everything that was acknowledged before is in the backend. Entries that the backend has refused
+    /// earlier are tried again at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFlushed`] if the backend refused some of it; those entries stay dirty and are tried again in the
+    /// background. [`Error::Closed`] after `close`, [`Error::Reentrant`] from inside `read`.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.run(|engine, context| engine.flush(context))
+    }
+
+    /// Takes a clean entry out of the cache, so that the next read loads it again: for rows that somebody else has
+    /// changed. A load of the key that is under way is not cached. Never drops a write that is not in the backend.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] after `close`; [`Error::Backpressure`] if a stalled writer kept the entry from being forgotten.
+    pub fn invalidate<Q>(&self, key: &Q) -> Result<Invalidated, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.run(|engine, context| engine.invalidate(context, key))
+    }
+
+    /// Refuses all further operations, writes everything that is dirty, and waits for that at most for `timeout`.
+    ///
+    /// Calling it again waits again. Dropping the last reference to a cache that was not closed does the same, for as
+    /// long as [`Builder::drain_on_drop`] says, and complains on standard error if something is left.
+    pub fn close(&self, timeout: Duration) -> Closed {
+        self.engine.close(timeout)
+    }
+
+    /// Leases a lane to this thread: the fastest path for a thread that uses the cache a lot.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError::NoLane`] if all are leased; the cache itself then still works from every thread.
+    pub fn handle(&self) -> Result<Handle<K, V, S>, HandleError> {
+        self.engine.lease(None).map(|context| Handle::new(self.clone(), context))
+    }
+
+    /// Pins this thread to a core, and leases that core's lane to it: for services with one thread for each core. The
+    /// thread stays pinned when the handle is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`HandleError::NoSuchCore`], [`HandleError::Leased`] if another thread has that lane, [`HandleError::NotPinned`]
+    /// if the system refuses.
+    pub fn handle_on(&self, core: usize) -> Result<Handle<K, V, S>, HandleError> {
+        self.engine.lease(Some(core)).map(|context| Handle::new(self.clone(), context))
+    }
+
+    /// How many entries the cache holds, tombstones and running loads included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.engine.len()
+    }
+
+    /// Whether the cache holds nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The most entries that the cache holds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.engine.capacity()
+    }
+
+    /// What the cache has done so far, and what it holds. Costs a few microseconds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+}
+
+impl<K, V, S> Clone for Cache<K, V, S> {
+    fn clone(&self) -> Self {
+        Cache { engine: Arc::clone(&self.engine) }
+    }
+}
+
+impl<K, V, S> fmt::Debug for Cache<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").finish_non_exhaustive()
+    }
+}

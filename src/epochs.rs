@@ -1,0 +1,200 @@
+//! Epochs of writing, and the version numbers that are made of them.
+//!
+//! Not to be mistaken for the epochs of crossbeam: those say when memory may be used again, and this code calls their
+//! use *pinning*. The epochs here say which versions may be forgotten.
+//!
+//! A version is `epoch | count`. Each write of a key takes the larger of its predecessor's version plus one and the
+//! current epoch with count zero. An entry may leave the table only when its version's epoch is *retired*
+//! (`epoch < retired`), and no writer still runs in a retired epoch. So a key that comes back gets a larger version than
+//! it ever had, although nothing remembers the old one. With a journal, `retired` is also the word that says which of
+//! its records are dead.
+//!
+//! # The checkpoint
+//!
+//! A state machine that the flusher polls and never waits for: raise the current epoch to T; see every lane once idle or
+//! at T or later; retire all below T. A writer that stalls in the middle of a write delays the retirement (and so
+//! evictions), never a flush.
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::{AtomicU64, Ordering, fence};
+
+const COUNT_BITS: u32 = 20;
+
+/// The version of one write of a key: larger than that of every earlier write of the same key, for ever.
+///
+/// A version orders the writes of *one* key; it says nothing about different keys. Backends see it as
+/// [`Op::version`](crate::Op::version).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(pub(crate) u64);
+
+impl Version {
+    /// The version as a number.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// The epoch of a version. A count that runs over carries into it, which keeps the order and is caught up with by the
+/// next checkpoint.
+pub(crate) fn epoch_of(version: u64) -> u64 {
+    version >> COUNT_BITS
+}
+
+/// The version of a write in `epoch` over a predecessor (0: there is none).
+pub(crate) fn successor(predecessor: u64, epoch: u64) -> u64 {
+    (predecessor + 1).max(epoch << COUNT_BITS)
+}
+
+/// The version of what a load brings: larger than all versions that the key had before it was absent, and different from
+/// that of any load before them.
+pub(crate) fn loaded(retired: u64) -> u64 {
+    (retired << COUNT_BITS) - 1
+}
+
+/// Which epoch writers are in; 0: none. One for each lane.
+pub(crate) struct Running(CachePadded<AtomicU64>);
+
+impl Running {
+    pub(crate) fn new() -> Self {
+        Running(CachePadded::new(AtomicU64::new(0)))
+    }
+}
+
+/// The window in which a writer publishes. While it is open, the epoch in it is not retired. No I/O, no lock and no
+/// user code that may block inside.
+pub(crate) struct Window<'a> {
+    running: &'a AtomicU64,
+    pub(crate) epoch: u64,
+}
+
+impl Drop for Window<'_> {
+    fn drop(&mut self) {
+        // Release: all that the writer did in the window, its announcement included, comes before. Pairs with the
+        // Acquire in `Checkpoint::poll`.
+        self.running.store(0, Ordering::Release);
+    }
+}
+
+pub(crate) struct Epochs {
+    /// G: the epoch that new windows open in.
+    current: CachePadded<AtomicU64>,
+    /// E: versions of earlier epochs may be forgotten once they are clean.
+    retired: CachePadded<AtomicU64>,
+}
+
+impl Epochs {
+    pub(crate) fn new() -> Self {
+        Epochs { current: CachePadded::new(AtomicU64::new(1)), retired: CachePadded::new(AtomicU64::new(1)) }
+    }
+
+    /// Opens the window of a lane that has none open.
+    pub(crate) fn enter<'a>(&self, running: &'a Running) -> Window<'a> {
+        debug_assert_eq!(running.0.load(Ordering::Relaxed), 0, "two windows of one lane");
+        let mut epoch = self.current.load(Ordering::Relaxed);
+        loop {
+            running.0.store(epoch, Ordering::Relaxed);
+            // SeqCst: either we see the epoch that a checkpoint has just begun and take that one, or the checkpoint sees
+            // us run in the old one. Pairs with the fence in `Checkpoint::begin`.
+            if !cfg!(mutant = "enter_fence") {
+                fence(Ordering::SeqCst);
+            }
+            let again = self.current.load(Ordering::Relaxed);
+            if again == epoch || cfg!(mutant = "enter_once") {
+                return Window { running: &running.0, epoch };
+            }
+            epoch = again;
+        }
+    }
+
+    /// Versions of epochs before this one may be forgotten once they are clean.
+    pub(crate) fn retired(&self) -> u64 {
+        // Acquire: pairs with the Release in `Checkpoint::poll`; all writers of retired epochs are done.
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Whether an entry with this version may leave the table, if it is clean.
+    pub(crate) fn may_forget(&self, version: u64) -> bool {
+        epoch_of(version) < self.retired()
+    }
+}
+
+/// The flusher's side of the epochs.
+pub(crate) struct Checkpoint {
+    target: u64,
+    /// The lanes that have not yet been seen past the target; empty: no checkpoint is under way.
+    waiting: Vec<usize>,
+}
+
+impl Checkpoint {
+    pub(crate) fn new() -> Self {
+        Checkpoint { target: 0, waiting: Vec::new() }
+    }
+
+    pub(crate) fn is_under_way(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Begins a checkpoint that will retire everything up to the current epoch, and at least up to `newest`.
+    pub(crate) fn begin(&mut self, epochs: &Epochs, lanes: usize, newest: u64) {
+        debug_assert!(!self.is_under_way());
+        self.target = epochs.current.load(Ordering::Relaxed).max(newest) + 1;
+        epochs.current.store(self.target, Ordering::Relaxed);
+        // SeqCst: pairs with the fence in `Epochs::enter`.
+        fence(Ordering::SeqCst);
+        self.waiting.extend(0..lanes);
+    }
+
+    /// Looks at the lanes that are still waited for. `true`: all have been seen idle or past the target, and everything
+    /// before it is retired.
+    pub(crate) fn poll<'a>(&mut self, epochs: &Epochs, running: impl Fn(usize) -> &'a Running) -> bool {
+        let target = self.target;
+        self.waiting.retain(|&lane| {
+            // Acquire: pairs with the Release in `Window::drop`; what the writer announced is there to be collected.
+            let epoch = running(lane).0.load(Ordering::Acquire);
+            epoch != 0 && epoch < target
+        });
+        let done = self.waiting.is_empty();
+        if done {
+            // Release: pairs with the Acquire in `Epochs::retired`.
+            epochs.retired.store(target, Ordering::Release);
+        }
+        done
+    }
+}
+
+#[cfg(all(test, not(crossbeam_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_grow_through_counts_epochs_and_loads() {
+        let first = successor(0, 1);
+        assert_eq!(epoch_of(first), 1);
+        assert_eq!(successor(first, 1), first + 1);
+        assert!(successor(first, 2) > first + 1);
+        // A count that runs over carries into the epoch.
+        let last = successor(0, 2) - 1;
+        assert_eq!((epoch_of(last), epoch_of(successor(last, 1))), (1, 2));
+        // What is loaded when epoch 1 is retired may leave at once, and outranks all of epoch 1.
+        assert_eq!(epoch_of(loaded(2)), 1);
+        assert!(loaded(2) >= last && loaded(2) < successor(0, 2));
+    }
+
+    #[test]
+    fn an_open_window_holds_retirement_back_and_a_later_one_does_not() {
+        let (epochs, lanes) = (Epochs::new(), [Running::new(), Running::new()]);
+        let mut checkpoint = Checkpoint::new();
+        let window = epochs.enter(&lanes[0]);
+        let version = successor(0, window.epoch);
+        checkpoint.begin(&epochs, 2, 0);
+        assert!(!checkpoint.poll(&epochs, |lane| &lanes[lane]));
+        assert!(!epochs.may_forget(version));
+        let later = epochs.enter(&lanes[1]);
+        assert!(later.epoch > window.epoch);
+        drop(window);
+        assert!(checkpoint.poll(&epochs, |lane| &lanes[lane]));
+        assert!(epochs.may_forget(version) && !epochs.may_forget(successor(0, later.epoch)));
+    }
+}

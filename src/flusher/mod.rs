@@ -1,0 +1,476 @@
+//! The flusher: the one thread that carries dirty entries to the backend.
+//!
+//! It drains the rings and the dirty map into its book ([`Pending`]), and when one of four triggers fires (an entry has
+//! been dirty for `max_delay`, enough are dirty, a writer needs room, somebody asks) it copies a batch, hands it to the
+//! backend while holding nothing, and then clears DIRTY of exactly the versions that were stored. Everything else (a
+//! newer version, an error, a panic) leaves the entry dirty and in the book.
+//!
+//! It sleeps until the next deadline, or, when nothing is dirty, until somebody wakes it.
+
+mod backoff;
+mod pending;
+mod request;
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, Hash},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use crossbeam_epoch::LocalHandle;
+
+use crate::{
+    backend::{Backend, BackendError, Batch, Change, ErrorClass, Op},
+    clock::Clock,
+    epochs::{self, Checkpoint},
+    recycle::Slots,
+    ring::Consumer,
+    stats::FlushCounters,
+    store::{Cleaned, Store},
+    sync::{Mutex, Ordering, lock},
+    table::Position,
+};
+
+use backoff::Backoff;
+use pending::{Pending, Taken};
+pub(crate) use request::{Reply, Request, Requests};
+
+/// Why a batch is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trigger {
+    Timer,
+    Threshold,
+    Pressure,
+    Explicit,
+}
+
+/// How the flusher is set up.
+pub(crate) struct Settings {
+    pub(crate) max_delay: Duration,
+    pub(crate) flush_at: usize,
+    pub(crate) batch_size: usize,
+    pub(crate) first_retry: Duration,
+    pub(crate) retry_cap: Duration,
+    pub(crate) pin_to: Option<usize>,
+    pub(crate) clock: Clock,
+}
+
+/// What the flusher shares with everyone else.
+pub(crate) struct Desk {
+    pub(crate) requests: Requests,
+    pub(crate) counters: FlushCounters,
+    /// The backend's last error, if its last answer was one.
+    pub(crate) last_error: Mutex<Option<BackendError>>,
+}
+
+impl Desk {
+    pub(crate) fn new() -> Self {
+        Desk { requests: Requests::new(), counters: FlushCounters::default(), last_error: Mutex::new(None) }
+    }
+}
+
+/// Checkpoints are at least this far apart, so that 2^40 epochs last for 34 years.
+const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
+
+/// While something is dirty the rings are drained this often in one `max_delay`: the age of an entry is known to this
+/// fraction.
+const DRAINS_PER_DELAY: u32 = 8;
+
+pub(crate) struct Flusher<K, V, S> {
+    store: Arc<Store<K, V, S>>,
+    backend: Arc<dyn Backend<K, V>>,
+    desk: Arc<Desk>,
+    settings: Settings,
+    rings: Vec<Consumer>,
+    slots: Slots,
+    local: LocalHandle,
+    pending: Pending,
+    backoff: Backoff,
+    checkpoint: Checkpoint,
+    /// Tombstones that are clean, and wait for their epoch to be retired.
+    graves: VecDeque<(Position, u64)>,
+    /// The newest version that was seen, so that a count that ran over is caught up with.
+    newest: u64,
+    /// When the rings were drained last: what is found in them became dirty later than that.
+    drained_at: Duration,
+    checkpointed_at: Duration,
+    /// Something was cleaned since the last checkpoint, so that one would retire something.
+    has_cleaned: bool,
+    checkpoint_replies: Vec<Arc<Reply>>,
+    drain_replies: Vec<Arc<Reply>>,
+    /// `close` was called. `Some(true)`: and all writers that were still at it have finished.
+    draining: Option<bool>,
+    /// Flushing because of the threshold goes on until the backlog is half of it.
+    below_threshold: bool,
+}
+
+impl<K, V, S> Flusher<K, V, S>
+where
+    K: Hash + Eq + Clone,
+    V: Clone,
+    S: BuildHasher,
+{
+    pub(crate) fn new(
+        store: Arc<Store<K, V, S>>,
+        backend: Arc<dyn Backend<K, V>>,
+        desk: Arc<Desk>,
+        settings: Settings,
+        rings: Vec<Consumer>,
+        slots: Slots,
+    ) -> Self {
+        let seed = std::collections::hash_map::RandomState::new().hash_one(0);
+        Flusher {
+            local: store.collector.register(),
+            pending: Pending::new(),
+            backoff: Backoff::new(settings.first_retry, settings.retry_cap, seed),
+            checkpoint: Checkpoint::new(),
+            graves: VecDeque::new(),
+            newest: 0,
+            drained_at: settings.clock.now(),
+            checkpointed_at: settings.clock.now(),
+            has_cleaned: false,
+            checkpoint_replies: Vec::new(),
+            drain_replies: Vec::new(),
+            draining: None,
+            below_threshold: true,
+            store,
+            backend,
+            desk,
+            settings,
+            rings,
+            slots,
+        }
+    }
+
+    /// Runs until it is told to stop, or everything is drained after `close`.
+    pub(crate) fn run(mut self) {
+        if let Some(core) = self.settings.pin_to {
+            // Pinning is a matter of speed; where the system refuses it, flushing goes on.
+            core_affinity::set_for_current(core_affinity::CoreId { id: core });
+        }
+        while self.step() {}
+    }
+
+    /// One round. `false`: it was the last.
+    fn step(&mut self) -> bool {
+        self.collect();
+        if !self.answer_requests() {
+            return false;
+        }
+        self.tend_checkpoint();
+        let now = self.settings.clock.now();
+        self.desk.counters.retries.add(self.pending.retry_due(now) as u64);
+        if let Some(trigger) = self.trigger(now) {
+            self.flush(trigger, now);
+            return true;
+        }
+        if self.draining == Some(true) && self.pending.is_empty() && self.nothing_queued() {
+            self.drain_replies.drain(..).for_each(|reply| reply.answer(Ok(())));
+            return false;
+        }
+        self.sleep(now);
+        true
+    }
+
+    /// Everything that became dirty goes into the book.
+    fn collect(&mut self) {
+        let now = self.settings.clock.now();
+        let (pending, since) = (&mut self.pending, self.drained_at);
+        for ring in &mut self.rings {
+            while let Some(at) = ring.pop() {
+                pending.heard(at, since);
+            }
+        }
+        let mut marks = 0;
+        self.store.dirty_map.sweep(|at| {
+            pending.heard(at, since);
+            marks += 1;
+        });
+        self.desk.counters.overflows.add(marks);
+        self.drained_at = now;
+    }
+
+    fn nothing_queued(&self) -> bool {
+        !self.rings.iter().any(Consumer::has_more) && !self.store.dirty_map.has_marks()
+    }
+
+    fn answer_requests(&mut self) -> bool {
+        let requests = self.desk.requests.take();
+        if requests.is_empty() {
+            return true;
+        }
+        // What was acknowledged before a request was posted is in the rings now, but was perhaps not a moment ago.
+        self.collect();
+        for request in requests {
+            match request {
+                Request::Flush(reply) => {
+                    self.pending.retry_all();
+                    self.pending.barrier(reply);
+                }
+                Request::Write { at, version, reply } => self.pending.wait_for(at, version, reply),
+                Request::Checkpoint(reply) => {
+                    self.checkpoint_replies.push(reply);
+                    self.store.wants_checkpoint.store(true, Ordering::Relaxed);
+                }
+                Request::Drain(reply) => {
+                    self.drain_replies.push(reply);
+                    if self.draining.is_none() {
+                        self.draining = Some(false);
+                        self.pending.retry_all();
+                        // A checkpoint that began earlier says nothing about writers that did not see `closed`.
+                        self.checkpoint = Checkpoint::new();
+                        self.begin_checkpoint();
+                    }
+                }
+                Request::Stop => return false,
+            }
+        }
+        true
+    }
+
+    fn begin_checkpoint(&mut self) {
+        let lanes = self.store.lanes().writers();
+        self.checkpoint.begin(&self.store.epochs, lanes, epochs::epoch_of(self.newest));
+        self.store.wants_checkpoint.store(false, Ordering::Relaxed);
+        self.has_cleaned = false;
+    }
+
+    /// Begins, polls and ends checkpoints, and buries tombstones.
+    fn tend_checkpoint(&mut self) {
+        let now = self.settings.clock.now();
+        if !self.checkpoint.is_under_way() {
+            let wanted = self.store.wants_checkpoint.load(Ordering::Relaxed);
+            // Time stands still under a manual clock; who asks must not wait for it.
+            let asked = !self.checkpoint_replies.is_empty();
+            let rested = now.saturating_sub(self.checkpointed_at) >= CHECKPOINT_PAUSE;
+            if !(asked || wanted || (self.has_cleaned && rested)) {
+                return;
+            }
+            self.begin_checkpoint();
+        }
+        let store = &self.store;
+        if !self.checkpoint.poll(&store.epochs, |lane| store.lanes().running(lane)) {
+            return;
+        }
+        self.checkpointed_at = now;
+        if self.draining == Some(false) {
+            // Every writer that did not see `closed` has announced what it wrote.
+            self.draining = Some(true);
+            self.collect();
+        }
+        let guard = self.local.pin();
+        while let Some(&(at, version)) = self.graves.front() {
+            if !self.store.bury(at, version, &mut self.slots, &guard) {
+                break;
+            }
+            self.graves.pop_front();
+        }
+        self.slots.seal(&self.store.lanes, &guard);
+        drop(guard);
+        self.checkpoint_replies.drain(..).for_each(|reply| reply.answer(Ok(())));
+        self.store.room.notify();
+    }
+
+    fn trigger(&mut self, now: Duration) -> Option<Trigger> {
+        if self.pending.parked() > 0 {
+            let (store, guard) = (&self.store, self.local.pin());
+            self.pending.retry_changed(|at, version| store.dirty_version(at, &guard) != Some(version));
+        }
+        let queued = self.pending.queued();
+        if queued == 0 {
+            // Relaxed: whoever needs room sets it again when it looks in vain.
+            self.store.pressure.store(false, Ordering::Relaxed);
+            return None;
+        }
+        if self.pending.is_waited_for() || self.draining.is_some() {
+            return Some(Trigger::Explicit);
+        }
+        if self.pending.has_urgent() {
+            // Its delay is over.
+            return Some(Trigger::Timer);
+        }
+        if self.store.pressure.swap(false, Ordering::Relaxed) {
+            return Some(Trigger::Pressure);
+        }
+        let floor = if self.below_threshold { self.settings.flush_at } else { self.settings.flush_at / 2 };
+        self.below_threshold = queued < floor.max(1);
+        if !self.below_threshold {
+            return Some(Trigger::Threshold);
+        }
+        let due = |oldest: Duration| now >= oldest.saturating_add(self.settings.max_delay);
+        self.pending.oldest().is_some_and(due).then_some(Trigger::Timer)
+    }
+
+    /// Writes one batch.
+    fn flush(&mut self, trigger: Trigger, now: Duration) {
+        let (taken, batch) = self.fill(trigger, now);
+        if batch.is_empty() {
+            return;
+        }
+        let counters = &self.desk.counters;
+        counters.in_flight.set(batch.len() as u64);
+        counters.batches.add(1);
+        counters.by_trigger[trigger as usize].add(1);
+        let answers = self.apply(&batch);
+        self.settle(&taken, &batch, answers, now);
+        self.desk.counters.in_flight.set(0);
+        self.tend_checkpoint();
+        self.store.room.notify();
+    }
+
+    /// Copies what is to be written now, at most a batch of it.
+    fn fill(&mut self, trigger: Trigger, now: Duration) -> (Vec<Taken>, Batch<K, V>) {
+        // What is due within the next drain goes along: it would only make a small batch later.
+        let slack = self.settings.max_delay / DRAINS_PER_DELAY;
+        let due = now.saturating_add(slack).saturating_sub(self.settings.max_delay);
+        let can_be_due = now.saturating_add(slack) >= self.settings.max_delay;
+        let barrier = self.pending.barrier_moment();
+        let drain = self.draining.is_some();
+        let wanted = |since: Duration, moment| match trigger {
+            Trigger::Pressure | Trigger::Threshold => true,
+            Trigger::Timer => can_be_due && since <= due,
+            Trigger::Explicit => drain || barrier.is_some_and(|barrier| moment <= barrier) || (can_be_due && since <= due),
+        };
+        let (mut taken, mut ops) = (Vec::new(), Vec::new());
+        while ops.len() < self.settings.batch_size {
+            let Some(next) = self.pending.take(wanted) else { break };
+            // A pin for each copy, so that a large batch does not hold up reclamation. A clone that panics is the
+            // user's; the entry stays dirty and is tried again like one that the backend refused.
+            let (store, local) = (&self.store, &self.local);
+            match catch_unwind(AssertUnwindSafe(|| store.copy_dirty(next.at, &local.pin()))) {
+                Ok(Some(entry)) => {
+                    self.newest = self.newest.max(entry.version);
+                    let attempt = self.pending.attempt(next.at, entry.version);
+                    let change = entry.value.map_or(Change::Delete, Change::Upsert);
+                    ops.push(Op::new(entry.key, change, entry.version, attempt));
+                    taken.push(next);
+                }
+                // Cleaned before this was heard of.
+                Ok(None) => self.pending.settled(next.at),
+                Err(_) => {
+                    let error = BackendError::transient("cloning the entry for the backend panicked");
+                    let until = now + self.backoff.delay(self.pending.failures(next.at) + 1);
+                    self.pending.failed(next.at, Some(until), &error);
+                }
+            }
+        }
+        (taken, Batch::new(ops))
+    }
+
+    /// Hands the batch to the backend. Whatever it does, there is one answer for each operation afterwards.
+    fn apply(&self, batch: &Batch<K, V>) -> Vec<Result<(), BackendError>> {
+        let backend = &self.backend;
+        let mut answers = match catch_unwind(AssertUnwindSafe(|| backend.apply(batch))) {
+            Ok(answers) => answers.into_inner(),
+            Err(_) => {
+                self.desk.counters.panics.add(1);
+                vec![Err(BackendError::transient("the backend panicked")); batch.len()]
+            }
+        };
+        let missing = || Err(BackendError::transient("the backend answered fewer operations than it was given"));
+        answers.resize_with(batch.len(), missing);
+        answers
+    }
+
+    /// Writes the answers into table and book.
+    fn settle(&mut self, taken: &[Taken], batch: &Batch<K, V>, answers: Vec<Result<(), BackendError>>, copied_at: Duration) {
+        let now = self.settings.clock.now();
+        let mut delay = None;
+        let (mut stored, mut last_error) = (0, None);
+        for ((taken, op), answer) in taken.iter().zip(batch.ops()).zip(answers) {
+            let error = match answer {
+                Ok(()) => {
+                    stored += 1;
+                    let cleaned = self.store.mark_clean(taken.at, op.version(), &self.local.pin());
+                    match cleaned {
+                        Cleaned::Superseded => self.pending.superseded(*taken, op.version(), copied_at),
+                        Cleaned::Value => self.pending.settled(taken.at),
+                        Cleaned::Tombstone => {
+                            self.pending.settled(taken.at);
+                            self.graves.push_back((taken.at, op.version()));
+                        }
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let until = match error.class() {
+                ErrorClass::Transient => {
+                    // One delay for all that failed together: they are tried again together.
+                    let failures = self.pending.failures(taken.at) + 1;
+                    let delay = *delay.get_or_insert_with(|| self.backoff.delay(failures));
+                    Some(now.saturating_add(delay))
+                }
+                ErrorClass::Permanent | ErrorClass::Conflict => None,
+            };
+            self.pending.failed(taken.at, until, &error);
+            last_error = Some(error);
+        }
+        let counters = &self.desk.counters;
+        counters.writes.add(stored);
+        counters.errors.add(batch.len() as u64 - stored);
+        counters.parked.set(self.pending.parked() as u64);
+        self.has_cleaned |= stored > 0;
+        *lock(&self.desk.last_error) = last_error;
+    }
+
+    /// Sleeps until something is due, or somebody calls.
+    fn sleep(&mut self, now: Duration) {
+        let clock = self.settings.clock.clone();
+        let mut until: Option<Duration> = None;
+        let mut not_later_than = |time: Duration| until = Some(until.map_or(time, |until| until.min(time)));
+        if !self.pending.is_empty() {
+            // While something is dirty, new entries do not wake us, so we look at the rings now and then.
+            not_later_than(now.saturating_add(self.settings.max_delay / DRAINS_PER_DELAY));
+        }
+        if let Some(oldest) = self.pending.oldest() {
+            not_later_than(oldest.saturating_add(self.settings.max_delay));
+        }
+        if let Some(retry) = self.pending.next_retry() {
+            not_later_than(retry);
+        }
+        if self.has_cleaned {
+            not_later_than(self.checkpointed_at.saturating_add(CHECKPOINT_PAUSE));
+        }
+        let mut timeout = until.map(|until| clock.real(until.saturating_sub(now)));
+        if self.checkpoint.is_under_way() {
+            // Waiting for writers, who go by no clock.
+            timeout = Some(timeout.map_or(CHECKPOINT_PAUSE, |timeout| timeout.min(CHECKPOINT_PAUSE)));
+        }
+        let (store, requests, rings) = (&self.store, &self.desk.requests, &self.rings);
+        let queued = || rings.iter().any(Consumer::has_more) || store.dirty_map.has_marks();
+        store.signal.sleep(timeout, || {
+            // A manual clock that was turned since we looked at it has found us awake.
+            until.is_some_and(|until| clock.now() >= until)
+                || !requests.is_empty()
+                || store.pressure.load(Ordering::Relaxed)
+                || store.wants_checkpoint.load(Ordering::Relaxed)
+                || (timeout.is_none() && queued())
+        });
+        if timeout.is_none() {
+            // The rings were empty when we fell asleep, and the first entry woke us.
+            self.drained_at = clock.now();
+        }
+        self.desk.counters.wakeups.add(1);
+    }
+}
+
+impl<K, V, S> Drop for Flusher<K, V, S> {
+    /// Nobody is left waiting, however the flusher ends.
+    fn drop(&mut self) {
+        let error = BackendError::transient("the cache was closed before this was written");
+        self.pending.abandon(&error);
+        let unanswered = self.desk.requests.close();
+        let replies = unanswered.into_iter().filter_map(|request| match request {
+            Request::Flush(reply) | Request::Checkpoint(reply) | Request::Drain(reply) => Some(reply),
+            Request::Write { reply, .. } => Some(reply),
+            Request::Stop => None,
+        });
+        for reply in replies.chain(self.checkpoint_replies.drain(..)).chain(self.drain_replies.drain(..)) {
+            reply.answer(Err((1, error.clone())));
+        }
+        self.store.room.notify();
+    }
+}

@@ -1,0 +1,424 @@
+//! The flusher's book of dirty places: which are queued, on their way, waiting for a retry, or parked, and who waits for
+//! them. Plain data, one thread, no clock of its own.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::request::Reply;
+use crate::{BackendError, table::Position};
+
+/// A number that grows with everything that happens to the book. A barrier is one, and covers what came before it.
+pub(crate) type Moment = u64;
+
+/// Where a dirty place is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Queued,
+    InFlight,
+    /// Until this time.
+    BackingOff(Duration),
+    /// Refused for good: until a newer version or an explicit request comes.
+    Parked,
+}
+
+struct Key {
+    state: State,
+    /// What the backend has not got was written before this moment, as far as is known.
+    moment: Moment,
+    /// Since when the place has been dirty; never earlier than it really was.
+    since: Duration,
+    /// The version that was tried last, and how often.
+    version: u64,
+    attempts: u32,
+    /// How often in a row the backend has refused this place, whatever the version.
+    failures: u32,
+    /// Writers that wait for a version to be in the backend.
+    waiters: Vec<(u64, Arc<Reply>)>,
+}
+
+/// A flush that waits for all that was dirty at its moment.
+struct Barrier {
+    moment: Moment,
+    /// How many places have not been dealt with since.
+    left: usize,
+    failed: usize,
+    cause: Option<BackendError>,
+    reply: Arc<Reply>,
+}
+
+/// What was taken out to be written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) at: Position,
+    /// Everything that happens from now on is later than the copy that will be made.
+    pub(crate) moment: Moment,
+}
+
+pub(crate) struct Pending {
+    keys: HashMap<Position, Key, BuildHasherDefault<PositionHasher>>,
+    /// Queued places, oldest first. Stale if the key's moment is another one.
+    queue: VecDeque<(Position, Moment)>,
+    /// Queued places that somebody waits for.
+    urgent: VecDeque<(Position, Moment)>,
+    retries: BinaryHeap<Reverse<(Duration, Moment, Position)>>,
+    barriers: Vec<Barrier>,
+    now: Moment,
+    queued: usize,
+    in_flight: usize,
+    parked: usize,
+    /// How many writers wait for a certain version.
+    waiting: usize,
+}
+
+impl Pending {
+    pub(crate) fn new() -> Self {
+        Pending {
+            keys: HashMap::default(),
+            queue: VecDeque::new(),
+            urgent: VecDeque::new(),
+            retries: BinaryHeap::new(),
+            barriers: Vec::new(),
+            now: 0,
+            queued: 0,
+            in_flight: 0,
+            parked: 0,
+            waiting: 0,
+        }
+    }
+
+    fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    /// How many places are dirty, as far as the flusher has heard.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// How many of them could be written now.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    pub(crate) fn parked(&self) -> usize {
+        self.parked
+    }
+
+    /// A ring or the map named this place; it has been dirty since `since` at the earliest.
+    pub(crate) fn heard(&mut self, at: Position, since: Duration) {
+        let moment = self.tick();
+        let fresh = Key {
+            state: State::Queued,
+            moment,
+            since,
+            version: 0,
+            attempts: 0,
+            failures: 0,
+            waiters: Vec::new(),
+        };
+        // A place that is known stays where it is: what is in the book is older, and its turn covers this.
+        if let std::collections::hash_map::Entry::Vacant(entry) = self.keys.entry(at) {
+            entry.insert(fresh);
+            self.queue.push_back((at, moment));
+            self.queued += 1;
+        }
+    }
+
+    /// When the oldest queued place became dirty.
+    pub(crate) fn oldest(&mut self) -> Option<Duration> {
+        while let Some(&(at, moment)) = self.queue.front() {
+            match self.keys.get(&at) {
+                Some(key) if key.state == State::Queued && key.moment == moment => return Some(key.since),
+                _ => self.queue.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// When the next retry is due.
+    pub(crate) fn next_retry(&mut self) -> Option<Duration> {
+        while let Some(&Reverse((until, moment, at))) = self.retries.peek() {
+            match self.keys.get(&at) {
+                Some(key) if key.state == State::BackingOff(until) && key.moment == moment => return Some(until),
+                _ => self.retries.pop(),
+            };
+        }
+        None
+    }
+
+    /// Takes the next place to be written: an urgent one, or the oldest of those that `wanted` says yes to.
+    pub(crate) fn take(&mut self, wanted: impl Fn(Duration, Moment) -> bool) -> Option<Taken> {
+        while let Some((at, moment)) = self.urgent.pop_front() {
+            if self.keys.get(&at).is_some_and(|key| key.state == State::Queued && key.moment == moment) {
+                return Some(self.set_out(at));
+            }
+        }
+        let since = self.oldest()?;
+        let &(at, moment) = self.queue.front()?;
+        if !wanted(since, moment) {
+            return None;
+        }
+        self.queue.pop_front();
+        Some(self.set_out(at))
+    }
+
+    pub(crate) fn has_urgent(&mut self) -> bool {
+        while let Some(&(at, moment)) = self.urgent.front() {
+            if self.keys.get(&at).is_some_and(|key| key.state == State::Queued && key.moment == moment) {
+                return true;
+            }
+            self.urgent.pop_front();
+        }
+        false
+    }
+
+    /// Whether somebody waits for something that is queued: a flush, or a writer for its own write.
+    ///
+    /// What is waited for is never backing off: a refusal is an answer.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        !self.barriers.is_empty() || self.waiting > 0
+    }
+
+    fn set_out(&mut self, at: Position) -> Taken {
+        let moment = self.tick();
+        if let Some(key) = self.keys.get_mut(&at) {
+            key.state = State::InFlight;
+            self.queued -= 1;
+            self.in_flight += 1;
+        }
+        Taken { at, moment }
+    }
+
+    /// Which attempt it is to write this version of a place that is in flight.
+    pub(crate) fn attempt(&mut self, at: Position, version: u64) -> u32 {
+        let Some(key) = self.keys.get_mut(&at) else { return 1 };
+        if key.version != version {
+            key.version = version;
+            key.attempts = 0;
+        }
+        key.attempts += 1;
+        key.attempts
+    }
+
+    /// The place is clean: nothing more is owed to anyone.
+    pub(crate) fn settled(&mut self, at: Position) {
+        if let Some(key) = self.keys.remove(&at) {
+            self.leave(key.state);
+            self.count(key.moment, Moment::MAX, None);
+            self.waiting -= key.waiters.len();
+            key.waiters.iter().for_each(|(_, reply)| reply.answer(Ok(())));
+        }
+    }
+
+    /// `version` was written, but a newer one is there. It was written after the copy was taken, at `taken.moment`.
+    pub(crate) fn superseded(&mut self, taken: Taken, version: u64, copied_at: Duration) {
+        let Some(key) = self.keys.get_mut(&taken.at) else { return };
+        let (state, before) = (key.state, key.moment);
+        key.state = State::Queued;
+        key.moment = taken.moment;
+        key.since = copied_at;
+        key.failures = 0;
+        let waiters = key.waiters.len();
+        key.waiters.retain(|(wanted, reply)| {
+            let written = *wanted <= version;
+            if written {
+                reply.answer(Ok(()));
+            }
+            !written
+        });
+        let still_wanted = !key.waiters.is_empty();
+        self.waiting -= waiters - key.waiters.len();
+        self.leave(state);
+        self.count(before, taken.moment, None);
+        self.enqueue(taken.at, taken.moment, still_wanted);
+    }
+
+    /// The backend refused the place. `until`: when to try again; `None`: for good.
+    pub(crate) fn failed(&mut self, at: Position, until: Option<Duration>, error: &BackendError) {
+        // Whoever waits for it has been told now; a later barrier waits for the next attempt.
+        let moment = self.tick();
+        let Some(key) = self.keys.get_mut(&at) else { return };
+        let (state, before) = (key.state, key.moment);
+        key.moment = moment;
+        key.failures = key.failures.saturating_add(1);
+        for (_, reply) in key.waiters.drain(..) {
+            self.waiting -= 1;
+            reply.answer(Err((1, error.clone())));
+        }
+        key.state = match until {
+            Some(until) => {
+                self.retries.push(Reverse((until, moment, at)));
+                State::BackingOff(until)
+            }
+            None => {
+                self.parked += 1;
+                State::Parked
+            }
+        };
+        self.leave(state);
+        self.count(before, moment, Some(error));
+    }
+
+    /// How often in a row the place was refused.
+    pub(crate) fn failures(&self, at: Position) -> u32 {
+        self.keys.get(&at).map_or(0, |key| key.failures)
+    }
+
+    /// Queues what is due for a retry, oldest first. Returns how many.
+    pub(crate) fn retry_due(&mut self, now: Duration) -> usize {
+        let mut due = 0;
+        while self.next_retry().is_some_and(|until| until <= now) {
+            if let Some(Reverse((_, moment, at))) = self.retries.pop() {
+                self.requeue(at, moment);
+                due += 1;
+            }
+        }
+        due
+    }
+
+    /// Queues everything that is backing off or parked: somebody asked for it.
+    pub(crate) fn retry_all(&mut self) {
+        let waiting = |key: &Key| matches!(key.state, State::BackingOff(_) | State::Parked);
+        let mut all: Vec<_> =
+            self.keys.iter().filter(|(_, key)| waiting(key)).map(|(at, key)| (key.moment, *at)).collect();
+        all.sort_unstable();
+        for (moment, at) in all {
+            self.requeue(at, moment);
+        }
+    }
+
+    /// Queues each parked place for which `has_changed(place, refused version)` says that it holds another version now.
+    pub(crate) fn retry_changed(&mut self, has_changed: impl Fn(Position, u64) -> bool) {
+        if self.parked > 0 {
+            let parked = self.keys.iter().filter(|(_, key)| key.state == State::Parked);
+            let changed: Vec<_> = parked
+                .filter(|(at, key)| has_changed(**at, key.version))
+                .map(|(at, key)| (*at, key.moment))
+                .collect();
+            changed.into_iter().for_each(|(at, moment)| self.requeue(at, moment));
+        }
+    }
+
+    fn requeue(&mut self, at: Position, moment: Moment) {
+        if let Some(key) = self.keys.get_mut(&at) {
+            let state = std::mem::replace(&mut key.state, State::Queued);
+            self.leave(state);
+            self.enqueue(at, moment, true);
+        }
+    }
+
+    fn enqueue(&mut self, at: Position, moment: Moment, urgent: bool) {
+        self.queued += 1;
+        if urgent {
+            self.urgent.push_back((at, moment));
+        }
+        self.queue.push_back((at, moment));
+    }
+
+    fn leave(&mut self, state: State) {
+        match state {
+            State::Queued => self.queued -= 1,
+            State::InFlight => self.in_flight -= 1,
+            State::Parked => self.parked -= 1,
+            State::BackingOff(_) => {}
+        }
+    }
+
+    /// Answers `reply` once `version` of this place is in the backend, or was refused. A place that is not in the book is
+    /// clean, so the answer is there.
+    pub(crate) fn wait_for(&mut self, at: Position, version: u64, reply: Arc<Reply>) {
+        let Some(key) = self.keys.get_mut(&at) else { return reply.answer(Ok(())) };
+        key.waiters.push((version, reply));
+        self.waiting += 1;
+        match key.state {
+            State::Queued => {
+                let moment = key.moment;
+                self.urgent.push_back((at, moment));
+            }
+            State::BackingOff(_) | State::Parked => {
+                let moment = key.moment;
+                self.requeue(at, moment);
+            }
+            State::InFlight => {}
+        }
+    }
+
+    /// Answers `reply` once everything that is in the book now was written, or refused at least once.
+    pub(crate) fn barrier(&mut self, reply: Arc<Reply>) {
+        if self.keys.is_empty() {
+            return reply.answer(Ok(()));
+        }
+        let moment = self.tick();
+        self.barriers.push(Barrier { moment, left: self.keys.len(), failed: 0, cause: None, reply });
+    }
+
+    /// The newest moment that a barrier waits for.
+    pub(crate) fn barrier_moment(&self) -> Option<Moment> {
+        self.barriers.last().map(|barrier| barrier.moment)
+    }
+
+    /// A place with debts from `before` has none from before `after` any more: it was written, or (with an error) refused.
+    fn count(&mut self, before: Moment, after: Moment, error: Option<&BackendError>) {
+        for barrier in &mut self.barriers {
+            if before <= barrier.moment && barrier.moment < after {
+                barrier.left -= 1;
+                if let Some(error) = error {
+                    barrier.failed += 1;
+                    barrier.cause.get_or_insert_with(|| error.clone());
+                }
+            }
+        }
+        self.barriers.retain_mut(|barrier| {
+            if barrier.left == 0 {
+                barrier.reply.answer(match barrier.cause.take() {
+                    None => Ok(()),
+                    Some(cause) => Err((barrier.failed, cause)),
+                });
+            }
+            barrier.left > 0
+        });
+    }
+
+    /// The flusher ends: everyone who waits is told why.
+    pub(crate) fn abandon(&mut self, error: &BackendError) {
+        let left = self.keys.len();
+        for barrier in self.barriers.drain(..) {
+            barrier.reply.answer(Err((left.max(1), error.clone())));
+        }
+        for (_, reply) in self.keys.values_mut().flat_map(|key| key.waiters.drain(..)) {
+            reply.answer(Err((1, error.clone())));
+        }
+    }
+}
+
+/// Positions are small and distinct; one multiplication spreads them.
+#[derive(Default)]
+struct PositionHasher(u64);
+
+impl Hasher for PositionHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        let product = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

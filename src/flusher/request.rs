@@ -1,0 +1,101 @@
+//! What others ask of the flusher, and how they get their answer.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    BackendError,
+    sync::{Condvar, Mutex, lock},
+    table::Position,
+};
+
+/// `Err`: how many of the entries that were waited for could not be written, and one of the reasons.
+pub(crate) type Answer = Result<(), (usize, BackendError)>;
+
+/// One question's answer, waited for by one thread.
+pub(crate) struct Reply {
+    answer: Mutex<Option<Answer>>,
+    answered: Condvar,
+}
+
+impl Reply {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Reply { answer: Mutex::new(None), answered: Condvar::new() })
+    }
+
+    /// Gives the answer; the first one counts.
+    pub(crate) fn answer(&self, answer: Answer) {
+        lock(&self.answer).get_or_insert(answer);
+        self.answered.notify_all();
+    }
+
+    /// Waits for the answer.
+    pub(crate) fn wait(&self) -> Answer {
+        let mut answer = lock(&self.answer);
+        loop {
+            match answer.take() {
+                Some(answer) => return answer,
+                None => answer = self.answered.wait(answer).unwrap_or_else(std::sync::PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Waits for the answer, at most until `deadline`.
+    pub(crate) fn wait_until(&self, deadline: Instant) -> Option<Answer> {
+        let mut answer = lock(&self.answer);
+        loop {
+            if let Some(answer) = answer.take() {
+                return Some(answer);
+            }
+            let left = deadline.checked_duration_since(Instant::now()).filter(|left| *left > Duration::ZERO)?;
+            answer = match self.answered.wait_timeout(answer, left) {
+                Ok((answer, _)) => answer,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+    }
+}
+
+pub(crate) enum Request {
+    /// Write everything that is dirty now.
+    Flush(Arc<Reply>),
+    /// Write this version of this place.
+    Write { at: Position, version: u64, reply: Arc<Reply> },
+    /// Retire the epochs so far.
+    Checkpoint(Arc<Reply>),
+    /// The cache takes no more writes: write everything, and say when that is done.
+    Drain(Arc<Reply>),
+    /// End, whatever is left.
+    Stop,
+}
+
+/// The flusher's letter box.
+pub(crate) struct Requests {
+    open: Mutex<Option<Vec<Request>>>,
+}
+
+impl Requests {
+    pub(crate) fn new() -> Self {
+        Requests { open: Mutex::new(Some(Vec::new())) }
+    }
+
+    /// Posts a request. `Err`: the flusher has ended. The caller wakes it.
+    pub(crate) fn post(&self, request: Request) -> Result<(), ()> {
+        lock(&self.open).as_mut().map(|requests| requests.push(request)).ok_or(())
+    }
+
+    pub(crate) fn take(&self) -> Vec<Request> {
+        lock(&self.open).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.open).as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// Takes no more requests; returns those that were not answered.
+    pub(crate) fn close(&self) -> Vec<Request> {
+        lock(&self.open).take().unwrap_or_default()
+    }
+}

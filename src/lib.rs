@@ -1,0 +1,36 @@
+#![doc = include_str!("../README.md")]
+#![deny(unsafe_op_in_unsafe_fn)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod backend;
+
+mod cache;
+mod clock;
+mod context;
+mod dirty_map;
+mod epochs;
+mod error;
+mod flusher;
+mod lane;
+mod memory;
+mod policy;
+mod recycle;
+mod ring;
+mod signal;
+mod slab;
+mod stats;
+mod store;
+mod sync;
+mod table;
+
+pub use backend::{Answers, Backend, BackendError, Batch, Change, ErrorClass, Op};
+pub use cache::{Ack, Builder, Cache, Closed, Handle, Invalidated};
+pub use clock::{Clock, ManualClock};
+pub use epochs::Version;
+pub use error::{Error, HandleError, OpenError};
+pub use stats::Stats;
+
+/// Models of the lock-free parts, of the code as it is in this crate; see `loom-tests/README.md`.
+#[cfg(all(test, crossbeam_loom))]
+#[path = "../loom-tests/models/mod.rs"]
+mod loom_tests;

@@ -1,0 +1,175 @@
+//! The way of a slot back into use: retired into a bag, the bag through a grace period into an inbox, and from there,
+//! its content dropped, into the free list of the thread that needs one.
+//!
+//! One deferred call for each bag instead of one for each slot: crossbeam collects at most eight bags of 64 calls every
+//! 128 pins, so a thread that deferred one call per write would outrun it. Bags are used again, so a thread in its
+//! steady state allocates nothing.
+
+use std::{ptr, sync::Arc};
+
+use crossbeam_epoch::Guard;
+
+use crate::{
+    slab::{OwnedSlot, Slab},
+    sync::{AtomicPtr, Ordering},
+    table::SlotId,
+};
+
+/// How many slots share a grace period, and how many fresh ones are taken at once.
+pub(crate) const BAG: usize = if cfg!(crossbeam_loom) { 1 } else { 32 };
+
+/// How many slots may be on their way back for each thread, beside those in use.
+pub(crate) const SLACK: usize = 8 * BAG;
+
+struct Bag {
+    slots: Vec<SlotId>,
+    next: *mut Bag,
+}
+
+// SAFETY: `next` is only followed by the thread that has taken the whole chain out of its inbox.
+unsafe impl Send for Bag {}
+
+impl Bag {
+    fn new() -> Box<Self> {
+        Box::new(Bag { slots: Vec::with_capacity(BAG), next: ptr::null_mut() })
+    }
+}
+
+/// Bags whose slots nobody can reach any more. Anyone may add one; a taker takes all.
+pub(crate) struct Inbox(AtomicPtr<Bag>);
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Inbox(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    fn add(&self, bag: Box<Bag>) {
+        let bag = Box::into_raw(bag);
+        let mut head = self.0.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: `bag` came from a box and is not in the inbox yet.
+            unsafe { (*bag).next = head };
+            // Release: pairs with the Acquire in `take`.
+            match self.0.compare_exchange_weak(head, bag, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    /// Takes all bags. Nothing else removes any, so a bag cannot come back between a load and a compare-and-swap.
+    fn take(&self) -> impl Iterator<Item = Box<Bag>> + use<> {
+        // Relaxed first: an empty inbox costs no exclusive cache line.
+        let mut head = if self.0.load(Ordering::Relaxed).is_null() {
+            ptr::null_mut()
+        } else {
+            // Acquire: pairs with the Release in `add`; the bag's content, and that its slots are out of reach.
+            self.0.swap(ptr::null_mut(), Ordering::Acquire)
+        };
+        std::iter::from_fn(move || {
+            (!head.is_null()).then(|| {
+                // SAFETY: the chain is ours since the swap, and each of its bags came from `Box::into_raw`.
+                let bag = unsafe { Box::from_raw(head) };
+                head = bag.next;
+                bag
+            })
+        })
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.take().for_each(drop);
+    }
+}
+
+/// Where the bags of a thread come back to.
+pub(crate) trait Inboxes: Send + Sync + 'static {
+    /// The inbox of this thread's lane.
+    fn inbox(&self, index: usize) -> &Inbox;
+
+    /// How many inboxes there are.
+    fn inboxes(&self) -> usize;
+}
+
+/// The slots that one thread holds: free ones, and retired ones that wait for their bag to be full.
+pub(crate) struct Slots {
+    /// Which inbox its bags come back to.
+    index: usize,
+    free: Vec<SlotId>,
+    bag: Box<Bag>,
+    empty_bags: Vec<Box<Bag>>,
+}
+
+impl Slots {
+    pub(crate) fn new(index: usize) -> Self {
+        Slots { index, free: Vec::with_capacity(2 * BAG), bag: Bag::new(), empty_bags: Vec::new() }
+    }
+
+    /// An empty slot: one of this thread's own, or one that was never used, or one from another thread's inbox.
+    ///
+    /// Runs the destructors of retired values. `None`: all slots are in use or in their grace period.
+    pub(crate) fn take<K, V>(&mut self, inboxes: &impl Inboxes, slab: &Slab<K, V>) -> Option<OwnedSlot> {
+        if self.free.is_empty() {
+            self.reclaim(inboxes, self.index, slab);
+        }
+        if self.free.is_empty() {
+            slab.take_fresh(BAG, |slot| self.free.push(slot.release()));
+        }
+        if self.free.is_empty() {
+            (0..inboxes.inboxes()).for_each(|index| self.reclaim(inboxes, index, slab));
+        }
+        // SAFETY: what is in the free list was put there by `reclaim`, `give_back` or `take_fresh`, and is nowhere else.
+        self.free.pop().map(|id| unsafe { OwnedSlot::assume(id) })
+    }
+
+    fn reclaim<K, V>(&mut self, inboxes: &impl Inboxes, index: usize, slab: &Slab<K, V>) {
+        for mut bag in inboxes.inbox(index).take() {
+            while let Some(id) = bag.slots.pop() {
+                // SAFETY: the bag was put into the inbox after the grace period of all its slots, which were out of the
+                // table when they were retired; and we took it out.
+                let mut slot = unsafe { OwnedSlot::assume(id) };
+                slab.clear(&mut slot);
+                self.free.push(slot.release());
+            }
+            if self.empty_bags.len() < 8 {
+                self.empty_bags.push(bag);
+            }
+        }
+        // More than this thread needs: others may take it from its inbox.
+        while self.free.len() > 4 * BAG {
+            let mut bag = self.empty_bags.pop().unwrap_or_else(Bag::new);
+            bag.slots.extend(self.free.drain(self.free.len() - BAG..));
+            inboxes.inbox(self.index).add(bag);
+        }
+    }
+
+    /// Takes back a slot that was not published, and drops what it holds.
+    pub(crate) fn give_back<K, V>(&mut self, mut slot: OwnedSlot, slab: &Slab<K, V>) {
+        slab.clear(&mut slot);
+        self.free.push(slot.release());
+    }
+
+    /// Retires a slot that this thread has just taken out of the table.
+    pub(crate) fn retire(&mut self, inboxes: &Arc<impl Inboxes>, id: SlotId, guard: &Guard) {
+        self.bag.slots.push(id);
+        if self.bag.slots.len() >= BAG {
+            self.seal(inboxes, guard);
+        }
+    }
+
+    /// Sends the bag on its way, full or not.
+    pub(crate) fn seal(&mut self, inboxes: &Arc<impl Inboxes>, guard: &Guard) {
+        if self.bag.slots.is_empty() {
+            return;
+        }
+        let bag = std::mem::replace(&mut self.bag, self.empty_bags.pop().unwrap_or_else(Bag::new));
+        let (inboxes, index) = (Arc::clone(inboxes), self.index);
+        if cfg!(mutant = "no_grace_period") {
+            return inboxes.inbox(index).add(bag);
+        }
+        guard.defer(move || inboxes.inbox(index).add(bag));
+        // Without it the bag would wait in this thread's local garbage for 63 others.
+        guard.flush();
+    }
+}

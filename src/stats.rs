@@ -1,0 +1,147 @@
+//! What the engine counts, and a snapshot of it.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Counters of one thread: only it writes them, anyone may read them.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) loads: Counter,
+    pub(crate) load_errors: Counter,
+    pub(crate) puts: Counter,
+    pub(crate) removes: Counter,
+    pub(crate) waits: Counter,
+}
+
+impl Counters {
+    /// Adds what `other` has counted.
+    pub(crate) fn absorb(&self, other: &Counters) {
+        let pairs = [
+            (&self.hits, &other.hits),
+            (&self.misses, &other.misses),
+            (&self.loads, &other.loads),
+            (&self.load_errors, &other.load_errors),
+            (&self.puts, &other.puts),
+            (&self.removes, &other.removes),
+            (&self.waits, &other.waits),
+        ];
+        pairs.into_iter().for_each(|(mine, theirs)| mine.add(theirs.get()));
+    }
+}
+
+/// A count with one writer.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `more`. Not a read-modify-write: two threads that call this lose counts.
+    pub(crate) fn add(&self, more: u64) {
+        // Relaxed: a count.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the flusher counts. Only it writes them.
+#[derive(Default)]
+pub(crate) struct FlushCounters {
+    pub(crate) in_flight: Counter,
+    pub(crate) parked: Counter,
+    pub(crate) writes: Counter,
+    pub(crate) errors: Counter,
+    pub(crate) batches: Counter,
+    pub(crate) by_trigger: [Counter; 4],
+    pub(crate) retries: Counter,
+    pub(crate) panics: Counter,
+    pub(crate) wakeups: Counter,
+    pub(crate) overflows: Counter,
+}
+
+impl Counter {
+    pub(crate) fn set(&self, value: u64) {
+        // Relaxed: a gauge.
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// A snapshot of what the cache has done and what it holds.
+///
+/// Each number is right by itself; numbers of different threads may be a few operations apart.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Entries in the table, tombstones and running loads included.
+    pub entries: usize,
+    /// The most entries that the cache holds.
+    pub capacity: usize,
+    /// What the entries weigh in all; 0 without a weigher.
+    pub weight: u64,
+    /// What they may weigh in all.
+    pub max_weight: Option<u64>,
+    /// Entries whose newest version is not in the backend yet.
+    pub dirty: usize,
+    /// Operations that the backend is working on.
+    pub in_flight: usize,
+    /// Dirty entries that the backend has refused for good; see [`ErrorClass::Permanent`](crate::ErrorClass).
+    pub parked: usize,
+    /// Reads that were answered from the table.
+    pub hits: u64,
+    /// Reads that were not.
+    pub misses: u64,
+    /// Keys that were asked of the backend.
+    pub loads: u64,
+    /// Keys that the backend could not be asked for.
+    pub load_errors: u64,
+    /// Writes of values that were accepted.
+    pub puts: u64,
+    /// Removes that were accepted.
+    pub removes: u64,
+    /// Entries that left because room was needed.
+    pub evictions: u64,
+    /// Operations that the backend has stored.
+    pub backend_writes: u64,
+    /// Operations that the backend has refused.
+    pub backend_errors: u64,
+    /// Batches that the backend was given.
+    pub batches: u64,
+    /// Batches that were sent because an entry had been dirty for `max_delay`, or was due for a retry.
+    pub flushes_timer: u64,
+    /// Batches that were sent because `flush_at` entries were dirty.
+    pub flushes_threshold: u64,
+    /// Batches that were sent because room was needed.
+    pub flushes_pressure: u64,
+    /// Batches that were sent because somebody asked: `flush`, `Ack::Backend`, `close`.
+    pub flushes_explicit: u64,
+    /// Accepted writes that needed no backend write of their own, because a later one of the same key covered them.
+    pub coalesced: u64,
+    /// Operations that were sent again.
+    pub retries: u64,
+    /// Calls of the backend that panicked.
+    pub backend_panics: u64,
+    /// Entries whose dirtiness did not go through a ring: it was full, or another thread helped.
+    pub ring_overflows: u64,
+    /// Writes that had to wait for room.
+    pub writer_waits: u64,
+    /// How many times the flusher woke up.
+    pub wakeups: u64,
+}
+
+impl Stats {
+    /// Accepted writes for each backend write; 1 if there was none yet.
+    #[must_use]
+    pub fn coalescing_ratio(&self) -> f64 {
+        let written = self.backend_writes.max(1) as f64;
+        if self.backend_writes == 0 { 1.0 } else { (self.backend_writes + self.coalesced) as f64 / written }
+    }
+
+    /// The share of reads that were answered from the table, 0 to 1; 0 if there was no read.
+    #[must_use]
+    pub fn hit_ratio(&self) -> f64 {
+        let reads = self.hits + self.misses;
+        if reads == 0 { 0.0 } else { self.hits as f64 / reads as f64 }
+    }
+}

@@ -1,0 +1,240 @@
+//! The store: table, slab, eviction policy, epochs and lanes, put together into the operations on one entry.
+//!
+//! Nothing in here waits. A write that finds no room says so, and its caller decides (outside every window, unpinned)
+//! whether to wait, for how long, and what to tell the user.
+
+mod flush;
+mod load;
+mod room;
+mod write;
+
+use std::{
+    hash::{BuildHasher, Hash},
+    io,
+    sync::Arc,
+};
+
+use crossbeam_epoch::{Collector, Guard};
+use crossbeam_utils::CachePadded;
+
+use crate::{
+    dirty_map::DirtyMap,
+    epochs::Epochs,
+    lane::Lanes,
+    memory::ZeroedArray,
+    policy::Policy,
+    recycle::SLACK,
+    signal::{Event, Signal},
+    slab::Slab,
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    table::{Position, SlotId, Table, Word},
+};
+
+pub(crate) use flush::{Cleaned, DirtyEntry};
+pub(crate) use load::{Installed, Invalidation, Placeholder};
+pub(crate) use room::Credit;
+pub(crate) use write::{Draft, Expect, Refused};
+
+/// How a store is made.
+pub(crate) struct Shape<K, V> {
+    pub(crate) capacity: usize,
+    /// Entries that, when dirty, wake the flusher.
+    pub(crate) flush_at: usize,
+    pub(crate) weigher: Option<(Weigher<K, V>, u64)>,
+}
+
+pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
+
+/// What the entries weigh, if there is a limit on it.
+struct Weights<K, V> {
+    weigher: Weigher<K, V>,
+    limit: u64,
+    total: CachePadded<AtomicU64>,
+    /// The weight of each slot's content.
+    of: ZeroedArray<AtomicU64>,
+}
+
+pub(crate) struct Store<K, V, S> {
+    pub(crate) table: Table,
+    pub(crate) slab: Slab<K, V>,
+    policy: Policy,
+    pub(crate) dirty_map: DirtyMap,
+    pub(crate) epochs: Epochs,
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) collector: Collector,
+    hasher: S,
+    weights: Option<Weights<K, V>>,
+    capacity: usize,
+    /// How many places of the table are taken, and how many are promised: entries, tombstones, placeholders, credits.
+    taken: CachePadded<AtomicUsize>,
+    /// How many dirty entries have become clean, in all. Written by the flusher only.
+    cleaned: CachePadded<AtomicUsize>,
+    flush_at: usize,
+    /// Wakes the flusher.
+    pub(crate) signal: Arc<Signal>,
+    /// An evictor found nothing that it could evict, and somebody waits for room. Cleared by the flusher.
+    pub(crate) pressure: AtomicBool,
+    /// An evictor met clean entries of epochs that are not retired yet. Cleared by the flusher.
+    pub(crate) wants_checkpoint: AtomicBool,
+    /// Room may have become free.
+    pub(crate) room: Event,
+    /// No more writes. Set once, before the checkpoint that `close` waits for.
+    pub(crate) closed: AtomicBool,
+    pub(crate) evictions: CachePadded<AtomicU64>,
+}
+
+/// A key as the table shows it at one moment.
+pub(crate) enum Seen<'g, V> {
+    Value { at: Position, value: &'g V, version: u64 },
+    /// Known to be absent.
+    Tombstone { version: u64 },
+    /// Somebody is loading it; the slot names the flight.
+    Loading(SlotId),
+    Absent,
+}
+
+impl<K, V, S> Store<K, V, S>
+where
+    K: Hash + Eq,
+    S: BuildHasher,
+{
+    pub(crate) fn new(shape: Shape<K, V>, lanes: Arc<Lanes>, hasher: S) -> io::Result<Self> {
+        let Shape { capacity, flush_at, weigher } = shape;
+        let slots = Self::slots(capacity, &lanes);
+        let table = Table::new(capacity)?;
+        let weights = match weigher {
+            None => None,
+            Some((weigher, limit)) => Some(Weights {
+                weigher,
+                limit,
+                total: CachePadded::new(AtomicU64::new(0)),
+                of: ZeroedArray::new(slots)?,
+            }),
+        };
+        Ok(Store {
+            policy: Policy::new(capacity, table.positions()),
+            dirty_map: DirtyMap::new(table.positions()),
+            slab: Slab::new(slots)?,
+            table,
+            epochs: Epochs::new(),
+            lanes,
+            collector: Collector::new(),
+            hasher,
+            weights,
+            capacity,
+            taken: CachePadded::new(AtomicUsize::new(0)),
+            cleaned: CachePadded::new(AtomicUsize::new(0)),
+            flush_at,
+            signal: Arc::new(Signal::new()),
+            pressure: AtomicBool::new(false),
+            wants_checkpoint: AtomicBool::new(false),
+            room: Event::new(),
+            closed: AtomicBool::new(false),
+            evictions: CachePadded::new(AtomicU64::new(0)),
+        })
+    }
+
+    /// One slot for each entry, and for each lane those on their way back.
+    fn slots(capacity: usize, lanes: &Lanes) -> usize {
+        capacity + (lanes.writers() + 1) * SLACK
+    }
+
+    /// How much memory the table and the slots of such a store take, in bytes.
+    pub(crate) fn bytes(capacity: usize, lanes: &Lanes) -> usize {
+        Table::bytes(capacity).saturating_add(Slab::<K, V>::bytes(Self::slots(capacity, lanes)))
+    }
+
+    pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// What the entry weighs, and the limit that it breaks alone, if it does.
+    pub(crate) fn weigh(&self, key: &K, value: &V) -> Result<u64, (u64, u64)> {
+        let Some(weights) = &self.weights else { return Ok(0) };
+        let weight = (weights.weigher)(key, value);
+        if weight > weights.limit { Err((weight, weights.limit)) } else { Ok(weight) }
+    }
+
+    fn holds<'s, Q>(&'s self, key: &'s Q, guard: &'s Guard) -> impl Fn(SlotId) -> bool + 's
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        // SAFETY: the table calls this with slots of decided words that it has just read with Acquire, under `guard`.
+        move |slot| unsafe { self.slab.key(slot, guard) }.borrow() == key
+    }
+
+    /// Looks a key up. Takes no lock, makes no system call, writes nothing.
+    pub(crate) fn look<'g, Q>(&'g self, hash: u64, key: &'g Q, guard: &'g Guard) -> Seen<'g, V>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        match self.table.find(hash, guard, self.holds(key, guard)) {
+            Some((at, word)) => self.see(at, word, guard),
+            None => Seen::Absent,
+        }
+    }
+
+    fn see<'g>(&'g self, at: Position, word: Word, guard: &'g Guard) -> Seen<'g, V> {
+        let slot = word.slot();
+        if word.is_placeholder() {
+            return Seen::Loading(slot);
+        }
+        // What has been seen must be flushed by the next barrier, also if its writer stalls before it has told the
+        // flusher. No wake-up from a read: the writer makes it, and a barrier brings its own.
+        if word.is_dirty() && !self.slab.is_announced(slot, guard) {
+            self.dirty_map.mark(at);
+            self.slab.announce(slot, guard);
+        }
+        let version = self.slab.version(slot, guard);
+        // SAFETY: the word was read with Acquire under `guard` and is decided.
+        match unsafe { self.slab.value(slot, guard) } {
+            Some(value) => Seen::Value { at, value, version },
+            None => Seen::Tombstone { version },
+        }
+    }
+
+    /// Whether the key's newest version is not in the backend yet.
+    pub(crate) fn is_dirty<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> bool
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        self.table.find(hash, guard, self.holds(key, guard)).is_some_and(|(_, word)| word.is_dirty())
+    }
+}
+
+/// Counts and flags, which need to know nothing of keys and values.
+impl<K, V, S> Store<K, V, S> {
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Entries, tombstones and loads in the table.
+    pub(crate) fn len(&self) -> usize {
+        // Relaxed: a count.
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// How many entries are dirty. A little behind what other threads are just doing.
+    pub(crate) fn dirty(&self) -> usize {
+        // Relaxed: counts. The clean ones first, so that a race shows too many dirty ones rather than too few.
+        let cleaned = self.cleaned.load(Ordering::Relaxed);
+        self.lanes.dirtied().wrapping_sub(cleaned).min(isize::MAX as usize)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        // Relaxed: the window looks again behind its fence.
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Total weight and its limit.
+    pub(crate) fn weight(&self) -> (u64, Option<u64>) {
+        match &self.weights {
+            // Relaxed: a count.
+            Some(weights) => (weights.total.load(Ordering::Relaxed), Some(weights.limit)),
+            None => (0, None),
+        }
+    }
+}

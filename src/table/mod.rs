@@ -1,0 +1,424 @@
+//! The lock-free table: a fixed array of 64-byte buckets, seven entries and one word of bookkeeping in each.
+//!
+//! The table knows nothing of keys and values. A [`Word`] names a slot, and whoever calls says whether a slot holds
+//! the wanted key. A key's entry lives in its *home* bucket or in one of the next few ([`REACH`] in all); it never
+//! moves while it lives, so a [`Position`] names it until it is evicted.
+//!
+//! # Insert
+//!
+//! Changing an existing entry is one compare-and-swap on its word. Inserting is harder: two threads that insert one
+//! key may choose different places, and both compare-and-swaps would win. So an insert is *decided* in one word that
+//! all inserts of that key share, the home bucket's [`Meta`]:
+//!
+//! 1. read the home's `Meta` (and first finish the insert that it calls pending), then look at the whole range: the
+//!    key is not there, and this place is empty;
+//! 2. put the word there, marked `TENTATIVE`: the place is taken, but it holds nothing yet;
+//! 3. compare-and-swap `Meta`: one more insert, pending, at this place. If any insert of this home was decided since
+//!    step 1, this fails: take the tentative word back, start again. If it succeeds, the insert is decided;
+//! 4. take the mark off, and `PENDING` away. Anyone who wants to insert here may do both for us.
+//!
+//! # Why nobody makes a wrong word visible
+//!
+//! A helper takes the mark off a word W at place p only if it read W, and *then* read in `Meta` that the insert n at p
+//! is pending. The words that follow the n-th decision at p are: its tentative word, its entry, the entry's
+//! successors, empty, and only then another insert's tentative word. [`Table::vacate`] makes p empty only after
+//! `PENDING` of n is gone, and it never comes back, since counts grow. So while n is pending, p has not been empty,
+//! and W is n's word. The helper is pinned, so W's slot is not in use again under the same name.
+
+mod word;
+
+use crossbeam_epoch::Guard;
+
+use crate::{
+    memory::{ZeroedArray, Zeroable},
+    sync::{AtomicU64, Ordering},
+};
+
+use word::Meta;
+pub(crate) use word::{Kind, SlotId, Word};
+
+/// Entries in a bucket: eight words of eight bytes, one of them for bookkeeping.
+pub(crate) const PLACES: usize = 7;
+
+/// How many buckets a key's entry may live in: its home and the ones after it.
+pub(crate) const REACH: usize = if cfg!(crossbeam_loom) { 2 } else { 8 };
+
+/// How full the table is at most, in entries per bucket: at 5.6 of 7 a range of eight buckets practically never
+/// overflows, and most entries live at home.
+const FILL: f64 = 5.6;
+
+/// A bucket and an index in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Position(u32);
+
+impl Position {
+    pub(crate) fn from_index(index: usize) -> Self {
+        Position(index as u32)
+    }
+
+    /// A number below [`Table::positions`].
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    fn new(bucket: usize, index: usize) -> Self {
+        Position((bucket << 3 | index) as u32)
+    }
+
+    fn bucket(self) -> usize {
+        self.0 as usize >> 3
+    }
+
+    fn place(self) -> usize {
+        self.0 as usize & 0b111
+    }
+}
+
+#[repr(C, align(64))]
+struct Bucket {
+    places: [AtomicU64; PLACES],
+    meta: AtomicU64,
+}
+
+// SAFETY: a bucket is eight atomic integers; zero is an empty bucket. Nothing to drop.
+unsafe impl Zeroable for Bucket {
+    fn zero() -> Self {
+        Bucket { places: std::array::from_fn(|_| AtomicU64::new(0)), meta: AtomicU64::new(0) }
+    }
+}
+
+impl Bucket {
+    fn meta(&self, order: Ordering) -> Meta {
+        Meta(self.meta.load(order))
+    }
+}
+
+pub(crate) struct Table {
+    buckets: ZeroedArray<Bucket>,
+    /// The smaller of [`REACH`] and the number of buckets, so that a range never meets itself.
+    reach: usize,
+}
+
+/// What a probe for an insert found.
+pub(crate) enum Probe {
+    /// The key has this word at this position.
+    Found(Position, Word),
+    /// The key is in no place of its range, and here it could go.
+    Vacant(Vacancy),
+    /// The key is in no place of its range, and none is empty.
+    Full,
+}
+
+/// An empty place for a key, valid until another insert with the same home is decided.
+pub(crate) struct Vacancy {
+    home: usize,
+    distance: usize,
+    at: Position,
+    empty: Word,
+    inserts: u32,
+}
+
+impl Vacancy {
+    /// Whether the place is still in a queue of the eviction policy from an earlier use.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.empty.is_listed()
+    }
+
+    pub(crate) fn at(&self) -> Position {
+        self.at
+    }
+
+    /// As [`Table::fingerprint`].
+    pub(crate) fn fingerprint(&self, tag: u16) -> u64 {
+        fingerprint(self.home, tag)
+    }
+}
+
+fn fingerprint(home: usize, tag: u16) -> u64 {
+    (home as u64) << 15 | u64::from(tag)
+}
+
+impl Table {
+    /// The most entries for which a position fits into 32 bits.
+    pub(crate) const MAX_ENTRIES: usize = (u32::MAX as usize >> 3) / 2 * 5;
+
+    /// A table for at most `entries` entries.
+    pub(crate) fn new(entries: usize) -> std::io::Result<Self> {
+        let buckets = ((entries as f64 / FILL).ceil() as usize).max(1);
+        Ok(Table { buckets: ZeroedArray::new(buckets)?, reach: REACH.min(buckets) })
+    }
+
+    /// How much memory a table for `entries` entries takes, in bytes.
+    pub(crate) fn bytes(entries: usize) -> usize {
+        ((entries as f64 / FILL).ceil() as usize).max(1) * size_of::<Bucket>()
+    }
+
+    /// An upper bound of [`Position::index`].
+    pub(crate) fn positions(&self) -> usize {
+        self.buckets.len() << 3
+    }
+
+    fn home(&self, hash: u64) -> usize {
+        // The high half of the hash chooses the bucket, the low bits the tag.
+        (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
+    }
+
+    pub(crate) fn tag(hash: u64) -> u16 {
+        (hash & 0x7fff) as u16
+    }
+
+    fn bucket_at(&self, home: usize, distance: usize) -> usize {
+        let bucket = home + distance;
+        if bucket < self.buckets.len() { bucket } else { bucket - self.buckets.len() }
+    }
+
+    fn home_of(&self, at: Position, word: Word) -> usize {
+        let (bucket, distance) = (at.bucket(), word.distance());
+        if bucket >= distance { bucket - distance } else { bucket + self.buckets.len() - distance }
+    }
+
+    fn place(&self, at: Position) -> &AtomicU64 {
+        &self.buckets[at.bucket()].places[at.place()]
+    }
+
+    /// The word at a position.
+    pub(crate) fn word(&self, at: Position, _: &Guard) -> Word {
+        // Acquire: pairs with the Release half of every compare-and-swap on a place, so the slot's content is there.
+        Word(self.place(at).load(Ordering::Acquire))
+    }
+
+    /// Home bucket and tag of the entry: what an eviction policy may remember of a key.
+    pub(crate) fn fingerprint(&self, at: Position, word: Word) -> u64 {
+        fingerprint(self.home_of(at, word), word.tag())
+    }
+
+    fn scan(&self, bucket: usize, tag: u16, distance: usize, is_key: &mut impl FnMut(SlotId) -> bool) -> Option<(Position, Word)> {
+        for (index, place) in self.buckets[bucket].places.iter().enumerate() {
+            // Acquire: as in `word`.
+            let word = Word(place.load(Ordering::Acquire));
+            if word.may_hold(tag, distance) && is_key(word.slot()) {
+                return Some((Position::new(bucket, index), word));
+            }
+        }
+        None
+    }
+
+    /// Looks a key up. Reads one cache line of the table, and more only if entries of this home live elsewhere.
+    pub(crate) fn find(&self, hash: u64, _: &Guard, mut is_key: impl FnMut(SlotId) -> bool) -> Option<(Position, Word)> {
+        let (home, tag) = (self.home(hash), Self::tag(hash));
+        let found = self.scan(home, tag, 0, &mut is_key);
+        // Relaxed: an insert that happened before this call has raised `far` before it was acknowledged, and it is
+        // lowered only after the entry is gone.
+        if found.is_some() || self.buckets[home].meta(Ordering::Relaxed).far() == 0 {
+            return found;
+        }
+        (1..self.reach).find_map(|distance| self.scan(self.bucket_at(home, distance), tag, distance, &mut is_key))
+    }
+
+    /// Looks a key up, and a place for it if it is absent.
+    pub(crate) fn probe(&self, hash: u64, guard: &Guard, mut is_key: impl FnMut(SlotId) -> bool) -> Probe {
+        let (home, tag) = (self.home(hash), Self::tag(hash));
+        let meta = loop {
+            // Acquire: pairs with the compare-and-swap that decided or settled the last insert of this home; with
+            // `PENDING` gone, every decided insert is visible in its place.
+            let meta = self.buckets[home].meta(Ordering::Acquire);
+            if !meta.is_pending() {
+                break meta;
+            }
+            self.finish(home, meta, guard);
+        };
+        let mut vacant = None;
+        for distance in 0..self.reach {
+            let bucket = self.bucket_at(home, distance);
+            if distance == 0 || meta.far() > 0 {
+                if let Some((at, word)) = self.scan(bucket, tag, distance, &mut is_key) {
+                    return Probe::Found(at, word);
+                }
+            }
+            if vacant.is_none() {
+                vacant = self.empty_place(bucket).map(|(index, empty)| (distance, Position::new(bucket, index), empty));
+            }
+            if vacant.is_some() && meta.far() == 0 {
+                break;
+            }
+        }
+        match vacant {
+            Some((distance, at, empty)) => {
+                Probe::Vacant(Vacancy { home, distance, at, empty, inserts: meta.inserts() })
+            }
+            None => Probe::Full,
+        }
+    }
+
+    fn empty_place(&self, bucket: usize) -> Option<(usize, Word)> {
+        // Relaxed: the place is claimed by a compare-and-swap.
+        let words = self.buckets[bucket].places.iter().map(|place| Word(place.load(Ordering::Relaxed)));
+        words.enumerate().find(|(_, word)| word.is_empty())
+    }
+
+    /// Inserts `word`, listed, into the vacancy. `Err`: somebody took the place, or inserted a key of the same home: probe
+    /// again.
+    ///
+    /// If the place was not listed before, the caller has to put it into a queue of the eviction policy.
+    pub(crate) fn insert(&self, vacancy: &Vacancy, word: Word, guard: &Guard) -> Result<Position, ()> {
+        let Vacancy { home, distance, at, empty, inserts } = *vacancy;
+        let visible = word.with_distance(distance).with_listed(true);
+        let tentative = visible.with_tentative(true);
+        let place = self.place(at);
+        // Release: the slot's content, for those who see the word once it is visible. Acquire is not needed: an empty
+        // word names no slot.
+        if place.compare_exchange(empty.0, tentative.0, Ordering::Release, Ordering::Relaxed).is_err() {
+            return Err(());
+        }
+        let meta_word = &self.buckets[home].meta;
+        let mut meta = Meta(meta_word.load(Ordering::Relaxed));
+        loop {
+            if meta.inserts() != inserts && !cfg!(mutant = "insert_undecided") {
+                // Only its owner writes an undecided tentative word, so this takes it back. Relaxed: nobody has
+                // looked into the slot. But a swap and not a store: as a read-modify-write it lets the release
+                // sequence that `vacate` began go on, so that whoever takes the place next still hands on what
+                // `vacate` did before.
+                place.swap(empty.0, Ordering::Relaxed);
+                return Err(());
+            }
+            let decided = meta.decided(distance, at.place());
+            // AcqRel: Release publishes the tentative word to helpers, who read `Meta` with Acquire; Acquire orders
+            // this decision after what the previous inserter did.
+            match meta_word.compare_exchange_weak(meta.0, decided.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => {
+                    if distance > 0 {
+                        self.set_heat(at, 0);
+                    }
+                    // Release: as in the first step. A failure means that a helper did it.
+                    let _ = place.compare_exchange(tentative.0, visible.0, Ordering::Release, Ordering::Relaxed);
+                    self.settle(home, inserts.wrapping_add(1), guard);
+                    return Ok(at);
+                }
+                Err(now) => meta = Meta(now),
+            }
+        }
+    }
+
+    /// Makes the pending insert of this home visible, for an inserter that has not got to it.
+    fn finish(&self, home: usize, pending: Meta, guard: &Guard) {
+        let (distance, index) = pending.place();
+        let place = &self.buckets[self.bucket_at(home, distance)].places[index];
+        // Acquire: the second look at `Meta` must come after this one, and the slot's content passes through us.
+        let word = Word(place.load(Ordering::Acquire));
+        if word.is_tentative() {
+            let meta = self.buckets[home].meta(Ordering::Acquire);
+            if !(meta.is_pending() && meta.inserts() == pending.inserts()) && !cfg!(mutant = "finish_unchecked") {
+                return;
+            }
+            // AcqRel: hands on what the tentative word published. A failure means that somebody else did it.
+            let visible = word.with_tentative(false);
+            let _ = place.compare_exchange(word.0, visible.0, Ordering::AcqRel, Ordering::Relaxed);
+        }
+        self.settle(home, pending.inserts(), guard);
+    }
+
+    /// Takes `PENDING` away from the insert with this count.
+    fn settle(&self, home: usize, inserts: u32, _: &Guard) {
+        let meta_word = &self.buckets[home].meta;
+        let mut meta = Meta(meta_word.load(Ordering::Relaxed));
+        while meta.is_pending() && meta.inserts() == inserts {
+            // Release: whoever sees the insert settled sees its entry. Pairs with the Acquire in `probe`.
+            match meta_word.compare_exchange_weak(meta.0, meta.settled().0, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => meta = Meta(now),
+            }
+        }
+    }
+
+    /// Replaces exactly the word `old`; `Err` carries what is there instead.
+    pub(crate) fn replace(&self, at: Position, old: Word, new: Word, _: &Guard) -> Result<(), Word> {
+        debug_assert!(!old.is_tentative() && !old.is_empty() && !new.is_empty());
+        // AcqRel: Release publishes the new slot, pairs with the Acquire in `word` and `scan`; Acquire because the
+        // caller goes on with the old slot. Acquire on failure: the caller may look into what it found.
+        match self.place(at).compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(Word(now)),
+        }
+    }
+
+    /// Makes the place of exactly the word `old` empty; `listed` says what becomes of the place's listing.
+    ///
+    /// On success the slot of `old` belongs to the caller, who has to retire it.
+    pub(crate) fn vacate(&self, at: Position, old: Word, listed: bool, guard: &Guard) -> Result<(), Word> {
+        debug_assert!(!old.is_tentative() && !old.is_empty());
+        let home = self.home_of(at, old);
+        // Relaxed: the decision of `old`'s insert happened before `old` became visible, so this load sees it.
+        let meta = self.buckets[home].meta(Ordering::Relaxed);
+        if meta.is_pending() && meta.place() == (old.distance(), at.place()) && !cfg!(mutant = "vacate_pending") {
+            self.settle(home, meta.inserts(), guard);
+        }
+        let empty = Word::EMPTY.with_listed(listed);
+        // AcqRel: Release orders the settling above before the place can be taken again (see the module's argument);
+        // Acquire because the caller goes on with the old slot.
+        match self.place(at).compare_exchange(old.0, empty.0, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => {
+                if old.distance() > 0 {
+                    // Relaxed: too high a count only costs a longer look.
+                    self.buckets[home].meta.fetch_sub(Meta::ONE_FAR, Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            Err(now) => Err(Word(now)),
+        }
+    }
+
+    /// Marks or unmarks an empty place as listed.
+    pub(crate) fn set_empty_listed(&self, at: Position, old: Word, listed: bool) -> Result<(), Word> {
+        debug_assert!(old.is_empty());
+        let new = old.with_listed(listed);
+        // Relaxed: an empty word carries nothing.
+        match self.place(at).compare_exchange(old.0, new.0, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(Word(now)),
+        }
+    }
+
+    /// Every empty or taken position of the key's range, nearest first: where room must be made when the range is full.
+    pub(crate) fn range(&self, hash: u64) -> impl Iterator<Item = Position> + '_ {
+        let home = self.home(hash);
+        (0..self.reach).flat_map(move |distance| {
+            let bucket = self.bucket_at(home, distance);
+            (0..PLACES).map(move |index| Position::new(bucket, index))
+        })
+    }
+
+    /// How often the entry at this position was read lately, 0 to 3.
+    pub(crate) fn heat(&self, at: Position) -> u8 {
+        // Relaxed: a hint.
+        self.buckets[at.bucket()].meta(Ordering::Relaxed).heat(at.place())
+    }
+
+    /// The entry at this position was read. Writes only if that changes its heat.
+    pub(crate) fn touch(&self, at: Position) {
+        let meta_word = &self.buckets[at.bucket()].meta;
+        let meta = Meta(meta_word.load(Ordering::Relaxed));
+        let heat = meta.heat(at.place());
+        if heat < Meta::MAX_HEAT {
+            let warmer = meta.with_heat(at.place(), heat + 1);
+            // Relaxed, and one try: a lost count of a read is no loss.
+            let _ = meta_word.compare_exchange_weak(meta.0, warmer.0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the heat of a position.
+    pub(crate) fn set_heat(&self, at: Position, heat: u8) {
+        let meta_word = &self.buckets[at.bucket()].meta;
+        let mut meta = Meta(meta_word.load(Ordering::Relaxed));
+        while meta.heat(at.place()) != heat {
+            let set = meta.with_heat(at.place(), heat);
+            // Relaxed: a hint; but the word's other fields must survive, hence the loop.
+            match meta_word.compare_exchange_weak(meta.0, set.0, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => meta = Meta(now),
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(crossbeam_loom)))]
+mod tests;
