@@ -30,7 +30,7 @@ use crate::{
     table::{Position, SlotId, Table, Word},
 };
 
-pub(crate) use flush::{Cleaned, DirtyEntry};
+pub(crate) use flush::Cleaned;
 pub(crate) use load::{Installed, Invalidation, Placeholder};
 pub(crate) use room::Credit;
 pub(crate) use write::{Draft, Expect, Refused};

@@ -7,7 +7,7 @@ use crossbeam_epoch::Guard;
 use super::Store;
 use crate::{
     lane::Writer,
-    policy::Verdict,
+    policy::{MOVES, PROMOTE, Queue},
     sync::{AtomicUsize, Ordering},
     table::{Position, Word},
 };
@@ -32,15 +32,29 @@ impl Drop for Credit<'_> {
     }
 }
 
-/// How many places an eviction looks at before it gives up. Nearly all need one or two looks; only places that are
-/// being loaded, or whose epoch is not retired, are passed over without any progress.
-const LOOKS: usize = 64;
+/// How many places one eviction looks at before it gives up. Most need a few looks; beyond what the policy moves, only
+/// places that are being loaded, or whose epoch is not retired, are passed over and met again.
+const LOOKS: u32 = 64;
 
-/// From this look on an entry goes however often it was read.
-const PATIENCE: usize = 16;
+/// What is left of an eviction's budget.
+struct Search {
+    moves: u32,
+    looks: u32,
+}
 
-/// So many dirty entries in the way of one eviction mean that the flusher should not wait for its deadline.
-const MANY_DIRTY: usize = 8;
+impl Search {
+    fn move_on(&mut self) -> bool {
+        let may = self.moves > 0;
+        self.moves = self.moves.saturating_sub(1);
+        may
+    }
+
+    fn look_on(&mut self) -> bool {
+        let may = self.looks > 0;
+        self.looks = self.looks.saturating_sub(1);
+        may
+    }
+}
 
 impl<K, V, S> Store<K, V, S>
 where
@@ -98,43 +112,97 @@ where
 
     /// Evicts the entry that the policy likes least.
     fn evict(&self, writer: &mut Writer<'_>, guard: &Guard) -> Option<Credit<'_>> {
-        let mut dirty_ones = 0;
-        for look in 0..LOOKS {
-            let Some((queue, at)) = self.policy.pop() else { break };
+        let mut search = Search { moves: MOVES, looks: LOOKS };
+        loop {
+            let (at, word, from) = self.victim(&mut search, guard)?;
+            match self.remove_clean(writer, at, word, false, guard) {
+                Some(credit) => {
+                    self.policy.evicted(at, from, self.table.fingerprint(at, word));
+                    // Relaxed: a count.
+                    self.evictions.fetch_add(1, Ordering::Relaxed);
+                    return Some(credit);
+                }
+                // It was written, or somebody else has removed it.
+                None => self.policy.push(from, at),
+            }
+        }
+    }
+
+    /// The entry that has to go, popped from its queue; the policy's rules are told in its module.
+    fn victim(&self, search: &mut Search, guard: &Guard) -> Option<(Position, Word, Queue)> {
+        let policy = &self.policy;
+        while policy.is_small_due() {
+            let Some((young, word)) = self.pop_evictable(Queue::Small, search, guard) else { break };
+            let heat = self.table.heat(young);
+            self.table.set_heat(young, 0);
+            policy.add_uses(young, heat);
+            if heat >= PROMOTE && search.move_on() {
+                policy.push(Queue::Main, young);
+                continue;
+            }
+            return Some(match self.tick_clock(search, guard) {
+                Some((old, old_word, true)) if policy.wins(young, old) => {
+                    policy.push(Queue::Main, young);
+                    (old, old_word, Queue::Main)
+                }
+                Some((old, _, _)) => {
+                    policy.hold(old);
+                    (young, word, Queue::Small)
+                }
+                None => (young, word, Queue::Small),
+            });
+        }
+        match self.tick_clock(search, guard) {
+            Some((old, word, true)) => Some((old, word, Queue::Main)),
+            // Main is warm all over: better a young one.
+            Some((old, word, false)) => Some(match self.pop_evictable(Queue::Small, search, guard) {
+                Some((young, word)) => {
+                    policy.hold(old);
+                    (young, word, Queue::Small)
+                }
+                None => (old, word, Queue::Main),
+            }),
+            None => self.pop_evictable(Queue::Small, search, guard).map(|(young, word)| (young, word, Queue::Small)),
+        }
+    }
+
+    /// The next entry of main's clock, and whether it is cold; a warm one only when enough have been moved on.
+    fn tick_clock(&self, search: &mut Search, guard: &Guard) -> Option<(Position, Word, bool)> {
+        loop {
+            let (at, word) = self.pop_evictable(Queue::Main, search, guard)?;
+            let heat = self.table.heat(at);
+            if heat == 0 || !search.move_on() {
+                return Some((at, word, heat == 0));
+            }
+            self.table.set_heat(at, heat - 1);
+            self.policy.add_uses(at, 1);
+            self.policy.push(Queue::Main, at);
+        }
+    }
+
+    /// Pops places until one holds an entry that may leave the table.
+    fn pop_evictable(&self, queue: Queue, search: &mut Search, guard: &Guard) -> Option<(Position, Word)> {
+        while search.look_on() {
+            let at = self.policy.pop(queue)?;
             // The place is in no queue now, and it is ours to say what becomes of its listing.
             let mut word = self.table.word(at, guard);
             loop {
-                let next = if word.is_empty() {
+                let put_aside = if word.is_empty() {
                     self.table.set_empty_listed(at, word, false)
-                } else if word.is_tentative() || word.is_placeholder() {
-                    Ok(self.policy.push(queue, at))
-                } else if word.is_dirty() {
-                    // Out of the queue until the flusher has cleaned it: nobody walks over it a second time.
-                    dirty_ones += 1;
+                } else if word.is_entry() && word.is_dirty() {
+                    // Until the flusher has cleaned it: nobody walks over it a second time.
                     self.table.replace(at, word, word.with_listed(false), guard)
-                } else if !self.is_evictable(word, guard) {
-                    self.wants_checkpoint.store(true, Ordering::Relaxed);
-                    Ok(self.policy.push(queue, at))
+                } else if self.is_evictable(word, guard) {
+                    return Some((at, word));
                 } else {
-                    match self.policy.judge(queue, self.table.heat(at), look >= PATIENCE) {
-                        Verdict::Keep { queue, heat } => {
-                            self.table.set_heat(at, heat);
-                            Ok(self.policy.push(queue, at))
-                        }
-                        Verdict::Evict => match self.remove_clean(writer, at, word, false, guard) {
-                            Some(credit) => {
-                                self.policy.evicted(queue, self.table.fingerprint(at, word));
-                                self.evictions.fetch_add(1, Ordering::Relaxed);
-                                if dirty_ones >= MANY_DIRTY {
-                                    self.pressure.store(true, Ordering::Relaxed);
-                                }
-                                return Some(credit);
-                            }
-                            None => Err(self.table.word(at, guard)),
-                        },
+                    // Being inserted or loaded, or of an epoch that is not retired.
+                    if word.is_entry() {
+                        self.wants_checkpoint.store(true, Ordering::Relaxed);
                     }
+                    self.policy.push(queue, at);
+                    Ok(())
                 };
-                match next {
+                match put_aside {
                     Ok(()) => break,
                     Err(now) => word = now,
                 }

@@ -214,7 +214,8 @@ where
     /// Enters a place that was just taken into the eviction policy, if it is not in it from an earlier use.
     pub(super) fn enlist(&self, vacancy: &Vacancy, word: Word) {
         if !vacancy.is_listed() {
-            self.policy.admit(vacancy.at(), vacancy.fingerprint(word.tag()));
+            let is_full = self.len() >= self.capacity;
+            self.policy.admit(vacancy.at(), vacancy.fingerprint(word.tag()), is_full);
         }
     }
 

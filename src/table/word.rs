@@ -144,11 +144,6 @@ impl Word {
     pub(crate) fn succeeded_by(self, kind: Kind, slot: SlotId, dirty: bool) -> Self {
         Word(self.0 & !u64::from(u32::MAX) | u64::from(slot.0)).with_kind(kind).with_dirty(dirty)
     }
-
-    /// The word that is left when the entry goes: nothing but the place's listing.
-    pub(crate) fn emptied(self) -> Self {
-        Word(self.0 & LISTED)
-    }
 }
 
 impl fmt::Debug for Word {
@@ -250,7 +245,6 @@ mod tests {
         let next = word.with_distance(5).with_listed(true).succeeded_by(Kind::Tombstone, SlotId(3), true);
         assert_eq!((next.kind(), next.slot(), next.distance()), (Kind::Tombstone, SlotId(3), 5));
         assert!(next.is_dirty() && next.is_listed() && next.is_entry() && !next.is_tentative());
-        assert!(next.emptied().is_empty() && next.emptied().is_listed() && !next.emptied().is_dirty());
         assert!(next.may_hold(0x7fff, 5) && !next.may_hold(0x7fff, 4) && !next.may_hold(0x7ffe, 5));
         assert!(!next.with_tentative(true).may_hold(0x7fff, 5));
     }

@@ -132,7 +132,7 @@ impl SqlCell for f32 {
 
     /// The nearest `f32`, if another program stored a number that is none.
     fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-        f64::read(cell).map(|number| number as f32)
+        <f64 as SqlCell>::read(cell).map(|number| number as f32)
     }
 }
 

@@ -1,0 +1,257 @@
+//! A table as a backend: batches in, rows out.
+
+use std::{fmt, marker::PhantomData, sync::Arc};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use super::{
+    RowReader, RowWriter, SqlKey, SqlValue,
+    connections::Connections,
+    error::{left_out, refused, unavailable, unfit},
+    layout::Layout,
+    statements::Statements,
+};
+use crate::backend::{Answers, Backend, BackendError, Batch, ErrorClass, Op};
+
+/// A table of a [`Sqlite`](super::Sqlite) database, as the [`Backend`] of a cache from `K` to `V`.
+///
+/// Made by [`Sqlite::table`](super::Sqlite::table). A clone writes to the same table over the same connections.
+///
+/// # What an answer means
+///
+/// A batch is one transaction, in the order of its operations. If a row is refused (a constraint, a value that does
+/// not fit its column), that row alone is answered with a permanent error and the others are stored: the batch is
+/// done again row by row, and if only a commit shows what is wrong, in a transaction for each row. While the database
+/// is busy, full, out of reach or damaged, nothing is stored and all is answered with a transient error; so it is
+/// when the table is gone.
+///
+/// A row that is replaced keeps the columns that the cache does not know. What the table says about conflicts
+/// (`ON CONFLICT IGNORE` and its like) does not count: a row is stored or refused.
+///
+/// # Blocking
+///
+/// `apply` waits for other writers of the database for as long as the busy timeout. `load` answers from one snapshot,
+/// all keys of one call alike, and does not wait for writers, except in memory.
+pub struct SqliteTable<K, V> {
+    connections: Arc<Connections>,
+    layout: Arc<Layout>,
+    statements: Arc<Statements>,
+    rows: PhantomData<fn(K) -> V>,
+}
+
+impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
+    pub(super) fn new(connections: Arc<Connections>, layout: Layout) -> Self {
+        let statements = Arc::new(Statements::of(&layout));
+        Self { connections, layout: Arc::new(layout), statements, rows: PhantomData }
+    }
+
+    /// The whole batch, as many rows in a statement as they come: fast, and undone by the first row that is refused.
+    fn apply_all(&self, connection: &Connection, ops: &[Op<K, V>]) -> Result<(), BackendError> {
+        self.transaction(connection, |connection| {
+            for mut run in ops.chunk_by(|one, next| is_upsert(one) == is_upsert(next)) {
+                while !run.is_empty() {
+                    let (some, rest) = run.split_at(self.statements.up_to(run.len()).rows);
+                    self.write(connection, some)?;
+                    run = rest;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The batch row by row: one that is refused leaves nothing behind, and the others are stored.
+    fn apply_each(
+        &self,
+        connection: &Connection,
+        ops: &[Op<K, V>],
+    ) -> Result<Vec<Result<(), BackendError>>, BackendError> {
+        self.transaction(connection, |connection| {
+            let mut answers = Vec::with_capacity(ops.len());
+            for op in ops {
+                self.execute(connection, "SAVEPOINT one_row")?;
+                let answer = self.write(connection, std::slice::from_ref(op));
+                match &answer {
+                    Ok(()) => {}
+                    Err(error) if error.class() == ErrorClass::Permanent && !connection.is_autocommit() => {
+                        self.execute(connection, "ROLLBACK TO one_row")?;
+                    }
+                    // Either nothing can be stored now, or the schema undoes the whole transaction for one row.
+                    Err(error) => return Err(error.clone()),
+                }
+                self.execute(connection, "RELEASE one_row")?;
+                answers.push(answer);
+            }
+            Ok(answers)
+        })
+    }
+
+    /// Each row in a transaction of its own: for rows that are refused when they are committed, and for schemas that
+    /// undo a whole transaction.
+    fn apply_apart(&self, connection: &Connection, ops: &[Op<K, V>]) -> Vec<Result<(), BackendError>> {
+        let mut unavailable: Option<BackendError> = None;
+        let apply_one = |op| {
+            if let Some(error) = &unavailable {
+                return Err(error.clone());
+            }
+            let answer = self.transaction(connection, |connection| self.write(connection, std::slice::from_ref(op)));
+            unavailable = answer.as_ref().err().filter(|error| error.class() != ErrorClass::Permanent).cloned();
+            answer
+        };
+        ops.iter().map(apply_one).collect()
+    }
+
+    /// Does `job` in a transaction: committed if the answer is `Ok`, else gone without a trace.
+    fn transaction<R>(
+        &self,
+        connection: &Connection,
+        job: impl FnOnce(&Connection) -> Result<R, BackendError>,
+    ) -> Result<R, BackendError> {
+        // Immediate: a transaction that began by reading could not wait for its turn to write.
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate);
+        let transaction = transaction.map_err(|error| self.unavailable(error))?;
+        let answer = job(&transaction)?;
+        transaction.commit().map_err(|error| refused(&self.layout.table, error, || false))?;
+        Ok(answer)
+    }
+
+    /// Carries out operations of one kind, as many as one statement takes.
+    fn write(&self, connection: &Connection, ops: &[Op<K, V>]) -> Result<(), BackendError> {
+        let table = &self.layout.table;
+        let statements = self.statements.up_to(ops.len());
+        let upsert = ops.first().is_some_and(is_upsert);
+        let sql = if upsert { &statements.upsert } else { &statements.delete };
+        let mut statement = connection.prepare_cached(sql).map_err(|error| self.unavailable(error))?;
+        let mut parameter = 1;
+        for op in ops {
+            parameter = self.write_key(op.key(), &mut *statement, parameter)?;
+            if let Some(value) = op.change().value() {
+                let mut row = RowWriter::new(&mut *statement, &self.layout.value, parameter, false);
+                value.write(&mut row).and_then(|()| row.finish()).map_err(|error| unfit(table, error))?;
+                parameter += self.layout.value.len();
+            }
+        }
+        let stored = statement.raw_execute();
+        drop(statement);
+        let stored = stored.map_err(|error| refused(table, error, || connection.prepare(sql).is_ok()))?;
+        if upsert && stored < ops.len() {
+            return Err(left_out(table));
+        }
+        Ok(())
+    }
+
+    /// Writes a key from a parameter on, and answers the number of the next parameter.
+    fn write_key(
+        &self,
+        key: &K,
+        statement: &mut rusqlite::Statement<'_>,
+        parameter: usize,
+    ) -> Result<usize, BackendError> {
+        let mut row = RowWriter::new(statement, &self.layout.key, parameter, self.layout.row_id());
+        let written = key.write(&mut row).and_then(|()| row.finish());
+        written.map_err(|error| unfit(&self.layout.table, error))?;
+        Ok(parameter + self.layout.key.len())
+    }
+
+    /// Reads the rows of as many keys as one statement takes.
+    fn read(
+        &self,
+        connection: &Connection,
+        keys: &[K],
+        values: &mut [Option<V>],
+    ) -> Result<(), BackendError> {
+        let failed = |error| self.unavailable(error);
+        let sql = &self.statements.up_to(keys.len()).select;
+        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+        let mut parameter = 1;
+        for key in keys {
+            parameter = self.write_key(key, &mut statement, parameter)?;
+        }
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next().map_err(failed)? {
+            let place: isize = row.get(0).map_err(failed)?;
+            let mut cells = RowReader::new(row, &self.layout.value, 1);
+            let value = V::read(&mut cells).map_err(|error| unfit(&self.layout.table, error))?;
+            if let Some(slot) = values.get_mut(place.cast_unsigned()) {
+                *slot = Some(value);
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&self, connection: &Connection, sql: &str) -> Result<(), BackendError> {
+        let statement = connection.prepare_cached(sql);
+        statement.and_then(|mut statement| statement.raw_execute()).map(drop).map_err(|error| self.unavailable(error))
+    }
+
+    fn unavailable(&self, error: rusqlite::Error) -> BackendError {
+        unavailable(&self.layout.table, error)
+    }
+}
+
+impl<K: SqlKey, V: SqlValue> Backend<K, V> for SqliteTable<K, V> {
+    fn load(&self, keys: &[K]) -> Result<Vec<Option<V>>, BackendError> {
+        let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
+        let read = self.connections.read(|connection| {
+            let mut left = (keys, &mut values[..]);
+            // One statement has one snapshot anyway.
+            let one = self.statements.up_to(keys.len()).rows >= keys.len();
+            let snapshot = (!one).then(|| connection.unchecked_transaction()).transpose();
+            let _snapshot = snapshot.map_err(|error| self.unavailable(error))?;
+            while !left.0.is_empty() {
+                let rows = self.statements.up_to(left.0.len()).rows;
+                let (some, rest) = (left.0.split_at(rows), left.1.split_at_mut(rows));
+                self.read(connection, some.0, rest.0)?;
+                left = (some.1, rest.1);
+            }
+            Ok(())
+        });
+        read.map_err(|error| self.unavailable(error))??;
+        Ok(values)
+    }
+
+    fn apply(&self, batch: &Batch<K, V>) -> Answers {
+        if batch.is_empty() {
+            return batch.all_stored();
+        }
+        let writer = match self.connections.writer() {
+            Ok(writer) => writer,
+            Err(error) => return batch.none_stored(self.unavailable(error)),
+        };
+        match self.apply_all(&writer, batch.ops()) {
+            Ok(()) => return batch.all_stored(),
+            Err(error) if error.class() != ErrorClass::Permanent => return batch.none_stored(error),
+            Err(error) if batch.len() == 1 => return batch.none_stored(error),
+            Err(_) => {}
+        }
+        match self.apply_each(&writer, batch.ops()) {
+            Ok(answers) => Answers::new(answers),
+            Err(error) if error.class() != ErrorClass::Permanent => batch.none_stored(error),
+            Err(_) => Answers::new(self.apply_apart(&writer, batch.ops())),
+        }
+    }
+}
+
+impl<K, V> Clone for SqliteTable<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            connections: self.connections.clone(),
+            layout: self.layout.clone(),
+            statements: self.statements.clone(),
+            rows: PhantomData,
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for SqliteTable<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteTable")
+            .field("table", &self.layout.table)
+            .field("key", &self.layout.key)
+            .field("value", &self.layout.value)
+            .finish()
+    }
+}
+
+fn is_upsert<K, V>(op: &Op<K, V>) -> bool {
+    op.change().value().is_some()
+}
