@@ -16,7 +16,7 @@ use std::{
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam_epoch::LocalHandle;
@@ -95,7 +95,8 @@ pub(crate) struct Flusher<K, V, S> {
     newest: u64,
     /// When the rings were drained last: what is found in them became dirty later than that.
     drained_at: Duration,
-    checkpointed_at: Duration,
+    /// In real time: writers that wait for it go by no other.
+    checkpointed_at: Instant,
     /// Something was cleaned since the last checkpoint, so that one would retire something.
     has_cleaned: bool,
     checkpoint_replies: Vec<Arc<Reply>>,
@@ -129,7 +130,7 @@ where
             graves: VecDeque::new(),
             newest: 0,
             drained_at: settings.clock.now(),
-            checkpointed_at: settings.clock.now(),
+            checkpointed_at: Instant::now(),
             has_cleaned: false,
             checkpoint_replies: Vec::new(),
             drain_replies: Vec::new(),
@@ -237,15 +238,16 @@ where
         self.has_cleaned = false;
     }
 
+    /// Whether a checkpoint would retire something, or somebody hopes so.
+    fn wants_checkpoint(&self) -> bool {
+        self.has_cleaned || self.store.wants_checkpoint.load(Ordering::Relaxed)
+    }
+
     /// Begins, polls and ends checkpoints, and buries tombstones.
     fn tend_checkpoint(&mut self) {
-        let now = self.settings.clock.now();
         if !self.checkpoint.is_under_way() {
-            let wanted = self.store.wants_checkpoint.load(Ordering::Relaxed);
-            // Time stands still under a manual clock; who asks must not wait for it.
             let asked = !self.checkpoint_replies.is_empty();
-            let rested = now.saturating_sub(self.checkpointed_at) >= CHECKPOINT_PAUSE;
-            if !(asked || wanted || (self.has_cleaned && rested)) {
+            if !asked && (!self.wants_checkpoint() || self.checkpointed_at.elapsed() < CHECKPOINT_PAUSE) {
                 return;
             }
             self.begin_checkpoint();
@@ -254,7 +256,7 @@ where
         if !self.checkpoint.poll(&store.epochs, |lane| store.lanes().running(lane)) {
             return;
         }
-        self.checkpointed_at = now;
+        self.checkpointed_at = Instant::now();
         if self.draining == Some(false) {
             // Every writer that did not see `closed` has announced what it wrote.
             self.draining = Some(true);
@@ -431,12 +433,9 @@ where
         if let Some(retry) = self.pending.next_retry() {
             not_later_than(retry);
         }
-        if self.has_cleaned {
-            not_later_than(self.checkpointed_at.saturating_add(CHECKPOINT_PAUSE));
-        }
         let mut timeout = until.map(|until| clock.real(until.saturating_sub(now)));
-        if self.checkpoint.is_under_way() {
-            // Waiting for writers, who go by no clock.
+        let wants_checkpoint = self.wants_checkpoint();
+        if wants_checkpoint || self.checkpoint.is_under_way() {
             timeout = Some(timeout.map_or(CHECKPOINT_PAUSE, |timeout| timeout.min(CHECKPOINT_PAUSE)));
         }
         let (store, requests, rings) = (&self.store, &self.desk.requests, &self.rings);
@@ -446,7 +445,7 @@ where
             until.is_some_and(|until| clock.now() >= until)
                 || !requests.is_empty()
                 || store.pressure.load(Ordering::Relaxed)
-                || store.wants_checkpoint.load(Ordering::Relaxed)
+                || (!wants_checkpoint && store.wants_checkpoint.load(Ordering::Relaxed))
                 || (timeout.is_none() && queued())
         });
         if timeout.is_none() {

@@ -216,6 +216,7 @@ impl fmt::Display for SqlRef<'_> {
 }
 
 impl ToSql for SqlRef<'_> {
+    #[inline]
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match *self {
             SqlRef::Null => ValueRef::Null,
@@ -240,6 +241,7 @@ pub struct RowWriter<'a> {
 
 impl<'a> RowWriter<'a> {
     /// A writer of as many cells as there are `names`, from the parameter `first` on.
+    #[inline]
     pub(super) fn new(
         parameters: &'a mut dyn Parameters,
         names: &'a [String],
@@ -254,6 +256,7 @@ impl<'a> RowWriter<'a> {
     /// # Errors
     ///
     /// The cell does not fit its column, or there are more cells than columns.
+    #[inline]
     pub fn put<T: SqlCell>(&mut self, cell: &T) -> Result<(), CellError> {
         let at = self.written;
         let written = cell.write(self);
@@ -268,6 +271,7 @@ impl<'a> RowWriter<'a> {
     /// # Errors
     ///
     /// There are more cells than columns.
+    #[inline]
     pub fn null(&mut self) -> Result<(), CellError> {
         self.cell(SqlRef::Null)
     }
@@ -277,6 +281,7 @@ impl<'a> RowWriter<'a> {
     /// # Errors
     ///
     /// There are more cells than columns.
+    #[inline]
     pub fn integer(&mut self, number: i64) -> Result<(), CellError> {
         self.cell(SqlRef::Integer(number))
     }
@@ -294,6 +299,7 @@ impl<'a> RowWriter<'a> {
     /// # Errors
     ///
     /// There are more cells than columns.
+    #[inline]
     pub fn unsigned(&mut self, number: u64) -> Result<(), CellError> {
         match i64::try_from(number) {
             Ok(number) => self.integer(number),
@@ -307,6 +313,7 @@ impl<'a> RowWriter<'a> {
     /// # Errors
     ///
     /// It is not a number, which SQLite would turn into `NULL`; or there are more cells than columns.
+    #[inline]
     pub fn real(&mut self, number: f64) -> Result<(), CellError> {
         if number.is_nan() {
             return Err(CellError::new("SQLite cannot store NaN; store an Option, or a number"));
@@ -319,6 +326,7 @@ impl<'a> RowWriter<'a> {
     /// # Errors
     ///
     /// It is larger than SQLite takes, or there are more cells than columns.
+    #[inline]
     pub fn text(&mut self, text: &str) -> Result<(), CellError> {
         self.cell(SqlRef::Text(text))
     }
@@ -328,10 +336,12 @@ impl<'a> RowWriter<'a> {
     /// # Errors
     ///
     /// They are more than SQLite takes, or there are more cells than columns.
+    #[inline]
     pub fn blob(&mut self, bytes: &[u8]) -> Result<(), CellError> {
         self.cell(SqlRef::Blob(bytes))
     }
 
+    #[inline]
     fn cell(&mut self, cell: SqlRef<'_>) -> Result<(), CellError> {
         let Some(name) = self.names.get(self.written) else {
             let columns = self.names.len();
@@ -343,6 +353,7 @@ impl<'a> RowWriter<'a> {
     }
 
     /// Checks that no column was left out: it would keep the cell of another row.
+    #[inline]
     pub(super) fn finish(self) -> Result<(), CellError> {
         match self.names.get(self.written) {
             Some(name) => Err(CellError::new("no cell is written for this column of COLUMNS").in_column(name)),
@@ -363,6 +374,7 @@ pub(super) trait Parameters {
 }
 
 impl Parameters for Statement<'_> {
+    #[inline]
     fn bind(&mut self, number: usize, cell: SqlRef<'_>) -> rusqlite::Result<()> {
         self.raw_bind_parameter(number, cell)
     }
@@ -379,6 +391,7 @@ pub struct RowReader<'a> {
 
 impl<'a> RowReader<'a> {
     /// A reader of as many cells as there are `names`, from the column `first` of the answer on.
+    #[inline]
     pub(super) fn new(row: &'a rusqlite::Row<'a>, names: &'a [String], first: usize) -> Self {
         Self { row, names, taken: 0, first }
     }
@@ -388,6 +401,7 @@ impl<'a> RowReader<'a> {
     /// # Errors
     ///
     /// The cell holds something else than a `T`, or there are no more columns.
+    #[inline]
     pub fn take<T: SqlCell>(&mut self) -> Result<T, CellError> {
         let Some(name) = self.names.get(self.taken) else {
             let columns = self.names.len();

@@ -4,7 +4,7 @@ use super::layout::{Layout, list, quoted};
 
 /// The most rows in one statement. Beyond this a longer statement is no faster: measured, 16 to 64 rows are the
 /// best for small rows, a fifth above single rows.
-const MOST_ROWS: usize = 32;
+const MOST_ROWS: usize = 64;
 
 /// The most parameters that SQLite takes in one statement.
 const MOST_PARAMETERS: usize = 32_766;

@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Statement, Transaction, TransactionBehavior};
 
 use super::{
     RowReader, RowWriter, SqlKey, SqlValue,
@@ -48,14 +48,7 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
     /// The whole batch, as many rows in a statement as they come: fast, and undone by the first row that is refused.
     fn apply_all(&self, connection: &Connection, ops: &[Op<K, V>]) -> Result<(), BackendError> {
         self.transaction(connection, |connection| {
-            for mut run in ops.chunk_by(|one, next| is_upsert(one) == is_upsert(next)) {
-                while !run.is_empty() {
-                    let (some, rest) = run.split_at(self.statements.up_to(run.len()).rows);
-                    self.write(connection, some)?;
-                    run = rest;
-                }
-            }
-            Ok(())
+            ops.chunk_by(|one, next| is_upsert(one) == is_upsert(next)).try_for_each(|run| self.write(connection, run))
         })
     }
 
@@ -114,36 +107,47 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
         Ok(answer)
     }
 
-    /// Carries out operations of one kind, as many as one statement takes.
-    fn write(&self, connection: &Connection, ops: &[Op<K, V>]) -> Result<(), BackendError> {
-        let table = &self.layout.table;
-        let statements = self.statements.up_to(ops.len());
-        let upsert = ops.first().is_some_and(is_upsert);
-        let sql = if upsert { &statements.upsert } else { &statements.delete };
-        let mut statement = connection.prepare_cached(sql).map_err(|error| self.unavailable(error))?;
+    /// Carries out operations of one kind.
+    fn write(&self, connection: &Connection, mut run: &[Op<K, V>]) -> Result<(), BackendError> {
+        let upsert = run.first().is_some_and(is_upsert);
+        while !run.is_empty() {
+            let statements = self.statements.up_to(run.len());
+            let sql = if upsert { &statements.upsert } else { &statements.delete };
+            let mut statement = connection.prepare_cached(sql).map_err(|error| self.unavailable(error))?;
+            let mut chunks = run.chunks_exact(statements.rows);
+            for ops in &mut chunks {
+                self.bind(&mut statement, ops)?;
+                let stored = statement.raw_execute();
+                let stored = stored
+                    .map_err(|error| refused(&self.layout.table, error, || connection.prepare(sql).is_ok()))?;
+                if upsert && stored < ops.len() {
+                    return Err(left_out(&self.layout.table));
+                }
+            }
+            run = chunks.remainder();
+        }
+        Ok(())
+    }
+
+    fn bind(&self, statement: &mut Statement<'_>, ops: &[Op<K, V>]) -> Result<(), BackendError> {
         let mut parameter = 1;
         for op in ops {
-            parameter = self.write_key(op.key(), &mut *statement, parameter)?;
+            parameter = self.bind_key(statement, op.key(), parameter)?;
             if let Some(value) = op.change().value() {
-                let mut row = RowWriter::new(&mut *statement, &self.layout.value, parameter, false);
-                value.write(&mut row).and_then(|()| row.finish()).map_err(|error| unfit(table, error))?;
+                let mut row = RowWriter::new(statement, &self.layout.value, parameter, false);
+                let written = value.write(&mut row).and_then(|()| row.finish());
+                written.map_err(|error| unfit(&self.layout.table, error))?;
                 parameter += self.layout.value.len();
             }
-        }
-        let stored = statement.raw_execute();
-        drop(statement);
-        let stored = stored.map_err(|error| refused(table, error, || connection.prepare(sql).is_ok()))?;
-        if upsert && stored < ops.len() {
-            return Err(left_out(table));
         }
         Ok(())
     }
 
     /// Writes a key from a parameter on, and answers the number of the next parameter.
-    fn write_key(
+    fn bind_key(
         &self,
+        statement: &mut Statement<'_>,
         key: &K,
-        statement: &mut rusqlite::Statement<'_>,
         parameter: usize,
     ) -> Result<usize, BackendError> {
         let mut row = RowWriter::new(statement, &self.layout.key, parameter, self.layout.row_id());
@@ -152,28 +156,35 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
         Ok(parameter + self.layout.key.len())
     }
 
-    /// Reads the rows of as many keys as one statement takes.
+    /// Reads the rows of `keys` into as many `values`.
     fn read(
         &self,
         connection: &Connection,
-        keys: &[K],
-        values: &mut [Option<V>],
+        mut keys: &[K],
+        mut values: &mut [Option<V>],
     ) -> Result<(), BackendError> {
         let failed = |error| self.unavailable(error);
-        let sql = &self.statements.up_to(keys.len()).select;
-        let mut statement = connection.prepare_cached(sql).map_err(failed)?;
-        let mut parameter = 1;
-        for key in keys {
-            parameter = self.write_key(key, &mut statement, parameter)?;
-        }
-        let mut rows = statement.raw_query();
-        while let Some(row) = rows.next().map_err(failed)? {
-            let place: isize = row.get(0).map_err(failed)?;
-            let mut cells = RowReader::new(row, &self.layout.value, 1);
-            let value = V::read(&mut cells).map_err(|error| unfit(&self.layout.table, error))?;
-            if let Some(slot) = values.get_mut(place.cast_unsigned()) {
-                *slot = Some(value);
+        while !keys.is_empty() {
+            let statements = self.statements.up_to(keys.len());
+            let mut statement = connection.prepare_cached(&statements.select).map_err(failed)?;
+            let mut some_keys = keys.chunks_exact(statements.rows);
+            let mut some_values = values.chunks_exact_mut(statements.rows);
+            for (keys, values) in (&mut some_keys).zip(&mut some_values) {
+                let mut parameter = 1;
+                for key in keys {
+                    parameter = self.bind_key(&mut statement, key, parameter)?;
+                }
+                let mut rows = statement.raw_query();
+                while let Some(row) = rows.next().map_err(failed)? {
+                    let place: isize = row.get(0).map_err(failed)?;
+                    let mut cells = RowReader::new(row, &self.layout.value, 1);
+                    let value = V::read(&mut cells).map_err(|error| unfit(&self.layout.table, error))?;
+                    if let Some(slot) = values.get_mut(place.cast_unsigned()) {
+                        *slot = Some(value);
+                    }
+                }
             }
+            (keys, values) = (some_keys.remainder(), some_values.into_remainder());
         }
         Ok(())
     }
@@ -192,18 +203,11 @@ impl<K: SqlKey, V: SqlValue> Backend<K, V> for SqliteTable<K, V> {
     fn load(&self, keys: &[K]) -> Result<Vec<Option<V>>, BackendError> {
         let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
         let read = self.connections.read(|connection| {
-            let mut left = (keys, &mut values[..]);
-            // One statement has one snapshot anyway.
-            let one = self.statements.up_to(keys.len()).rows >= keys.len();
-            let snapshot = (!one).then(|| connection.unchecked_transaction()).transpose();
+            // A single statement has one snapshot anyway.
+            let single = self.statements.up_to(keys.len()).rows >= keys.len();
+            let snapshot = (!single).then(|| connection.unchecked_transaction()).transpose();
             let _snapshot = snapshot.map_err(|error| self.unavailable(error))?;
-            while !left.0.is_empty() {
-                let rows = self.statements.up_to(left.0.len()).rows;
-                let (some, rest) = (left.0.split_at(rows), left.1.split_at_mut(rows));
-                self.read(connection, some.0, rest.0)?;
-                left = (some.1, rest.1);
-            }
-            Ok(())
+            self.read(connection, keys, &mut values)
         });
         read.map_err(|error| self.unavailable(error))??;
         Ok(values)

@@ -1,0 +1,81 @@
+//! The command-line tool `writeback`: see the engine at work, or count real events with it.
+//!
+//! Each command ends with a verdict: what the database holds, read without the cache, against what the cache has
+//! acknowledged.
+
+mod column;
+mod count;
+mod database;
+mod demo;
+mod drain;
+mod failure;
+mod feed;
+mod format;
+mod input;
+mod interrupt;
+mod latency;
+mod options;
+mod report;
+mod verify;
+mod view;
+mod words;
+mod writer;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{count::Count, demo::Demo, failure::Failure};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    the database holds exactly what was acknowledged
+  1    the database does not match
+  2    wrong usage, or an input or a database that cannot be used
+  3    the database did not take everything in time
+  130  interrupted before the work was done
+
+Ctrl-C (or SIGTERM) stops the work, writes what was acknowledged, and still gives the verdict; a second one quits.";
+
+/// A write-back cache at work: writes are acknowledged from memory and reach SQLite later, coalesced and batched.
+#[derive(Debug, Parser)]
+#[command(name = "writeback", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(Demo),
+    Count(Count),
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    match run(command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            say(&format!("error: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<u8, Failure> {
+    interrupt::listen()?;
+    let (json, report) = match command {
+        Command::Demo(demo) => (demo.json(), demo.run()?),
+        Command::Count(count) => (count.json(), count.run()?),
+    };
+    report.print(json)?;
+    Ok(report.exit_code())
+}
+
+/// A line for the user. That nobody can read it is no reason to stop.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

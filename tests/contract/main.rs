@@ -1,0 +1,24 @@
+//! The contract of the cache, tested from outside: nothing here knows how the engine works.
+//!
+//! A test's name starts with the invariant (`c06`) or the known failure (`f21`) that it stands for. Tests wait for
+//! conditions and not for times, and say so when what they wait for never happened.
+
+mod backpressure;
+mod bad_input;
+mod coalescing;
+mod common;
+mod deadlines;
+mod durability;
+mod eviction;
+mod failures;
+mod handles;
+mod histories;
+mod hostile;
+mod linearizability;
+mod loads;
+mod ordering;
+mod races;
+mod reentrancy;
+mod shutdown;
+mod updates;
+mod values;
