@@ -77,7 +77,13 @@ pub(crate) struct Context {
 pub(crate) struct Reentered;
 
 impl Context {
-    pub(crate) fn new(cache: CacheId, lanes: Arc<Lanes>, collector: &Collector, census: Arc<Census>, lease: Option<Lease>) -> Self {
+    pub(crate) fn new(
+        cache: CacheId,
+        lanes: Arc<Lanes>,
+        collector: &Collector,
+        census: Arc<Census>,
+        lease: Option<Lease>,
+    ) -> Self {
         let counters = census.enter();
         Context { cache, lanes, local: collector.register(), census, counters, lease: RefCell::new(lease) }
     }
@@ -120,9 +126,8 @@ thread_local! {
 /// This thread's context for a cache, made by `make` on first use. Goes when the thread ends, or, at the latest, when the
 /// thread first uses another cache after this one is gone.
 pub(crate) fn current(cache: CacheId, make: impl FnOnce() -> Context) -> Rc<Context> {
-    let known = CONTEXTS.try_with(|contexts| {
-        contexts.borrow().iter().find(|context| context.cache == cache).map(Rc::clone)
-    });
+    let known = CONTEXTS
+        .try_with(|contexts| contexts.borrow().iter().find(|context| context.cache == cache).map(Rc::clone));
     match known {
         Ok(Some(context)) => context,
         Ok(None) => {
@@ -130,7 +135,8 @@ pub(crate) fn current(cache: CacheId, make: impl FnOnce() -> Context) -> Rc<Cont
             // Dropped outside the borrow: a context that goes gives slots back, and may run a user's destructors.
             let gone = CONTEXTS.with(|contexts| {
                 let mut contexts = contexts.borrow_mut();
-                let (kept, gone): (Vec<_>, _) = contexts.drain(..).partition(|context| !context.lanes.is_abandoned());
+                let (kept, gone): (Vec<_>, _) =
+                    contexts.drain(..).partition(|context| !context.lanes.is_abandoned());
                 *contexts = kept;
                 contexts.push(Rc::clone(&context));
                 gone

@@ -22,7 +22,9 @@ pub enum Error {
     },
 
     /// The entry weighs more than the whole cache may hold; nothing was written.
-    #[error("the entry weighs {weight} and the cache may hold {limit} in all: raise `max_weight` or store less")]
+    #[error(
+        "the entry weighs {weight} and the cache may hold {limit} in all: raise `max_weight` or store less"
+    )]
     TooHeavy {
         /// What the weigher said.
         weight: u64,
@@ -46,7 +48,9 @@ pub enum Error {
 
     /// An `Ack::Backend` write, or a `flush`, met an error of the backend. The data is safe in the cache, dirty, and
     /// is tried again in the background.
-    #[error("{failed} dirty entries could not be written; they stay in the cache and are tried again: {cause}")]
+    #[error(
+        "{failed} dirty entries could not be written; they stay in the cache and are tried again: {cause}"
+    )]
     NotFlushed {
         /// How many of the entries that were waited for could not be written.
         failed: usize,
@@ -71,7 +75,9 @@ pub enum Error {
 #[non_exhaustive]
 pub enum OpenError {
     /// `capacity` was not given, or given as zero.
-    #[error("capacity is zero: call `capacity(entries)` with how many entries the cache may hold, at least 1")]
+    #[error(
+        "capacity is zero: call `capacity(entries)` with how many entries the cache may hold, at least 1"
+    )]
     ZeroCapacity,
 
     /// More entries than a position of 32 bits can name.

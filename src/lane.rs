@@ -55,7 +55,11 @@ impl Inboxes for Lanes {
 
 impl Lanes {
     /// Lanes for `cores` cores and `others` more threads, and the flusher's ends of their rings.
-    pub(crate) fn new(cores: usize, others: usize, ring_capacity: usize) -> (Arc<Self>, Vec<Consumer>, Slots) {
+    pub(crate) fn new(
+        cores: usize,
+        others: usize,
+        ring_capacity: usize,
+    ) -> (Arc<Self>, Vec<Consumer>, Slots) {
         let count = cores + others + 1;
         let (producers, consumers): (Vec<_>, Vec<_>) = (0..count).map(|_| ring::ring(ring_capacity)).unzip();
         let lane = |_| Lane {

@@ -24,7 +24,7 @@ mod sync;
 mod table;
 
 pub use backend::{Answers, Backend, BackendError, Batch, Change, ErrorClass, Op};
-pub use cache::{Ack, Builder, Cache, Closed, Handle, Invalidated};
+pub use cache::{Ack, Builder, ByWeight, Cache, Closed, Handle, Invalidated, Weigh};
 pub use clock::{Clock, ManualClock};
 pub use epochs::Version;
 pub use error::{Error, HandleError, OpenError};

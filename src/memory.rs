@@ -9,6 +9,7 @@ use std::{io, ops::Deref};
 /// All-zero memory must be a valid value of the type, and the type must not need to be dropped.
 pub(crate) unsafe trait Zeroable {
     /// The same value, for where memory cannot be mapped.
+    #[cfg(crossbeam_loom)]
     fn zero() -> Self;
 }
 
@@ -71,12 +72,14 @@ unsafe impl<T: Sync> Sync for ZeroedArray<T> {}
 
 // SAFETY: an atomic integer of zero bytes is the integer zero.
 unsafe impl Zeroable for crate::sync::AtomicU64 {
+    #[cfg(crossbeam_loom)]
     fn zero() -> Self {
         Self::new(0)
     }
 }
 // SAFETY: an atomic integer of zero bytes is the integer zero.
 unsafe impl Zeroable for crate::sync::AtomicU32 {
+    #[cfg(crossbeam_loom)]
     fn zero() -> Self {
         Self::new(0)
     }

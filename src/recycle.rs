@@ -98,6 +98,8 @@ pub(crate) struct Slots {
     index: usize,
     free: Vec<SlotId>,
     bag: Box<Bag>,
+    /// Boxed, because a box goes into an inbox without being copied or allocated again.
+    #[expect(clippy::vec_box)]
     empty_bags: Vec<Box<Bag>>,
 }
 

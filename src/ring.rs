@@ -64,7 +64,11 @@ impl Producer {
         let capacity = self.ring.cells.len();
         if self.tail.wrapping_sub(self.head_seen) == capacity {
             // Acquire: pairs with the Release in `pop`; the consumer has read the cell before we write it again.
-            self.head_seen = self.ring.head.load(if cfg!(mutant = "ring_head") { Ordering::Relaxed } else { Ordering::Acquire });
+            self.head_seen = self.ring.head.load(if cfg!(mutant = "ring_head") {
+                Ordering::Relaxed
+            } else {
+                Ordering::Acquire
+            });
             if self.tail.wrapping_sub(self.head_seen) == capacity {
                 return Err(Full);
             }
@@ -73,10 +77,11 @@ impl Producer {
         self.ring.cell(self.tail).store(position.index() as u32, Ordering::Relaxed);
         self.tail = self.tail.wrapping_add(1);
         // Release: pairs with the Acquire in `pop`; the cell, and the table word that it points at, come first.
-        self.ring.tail.store(self.tail, if cfg!(mutant = "ring_tail") { Ordering::Relaxed } else { Ordering::Release });
+        self.ring
+            .tail
+            .store(self.tail, if cfg!(mutant = "ring_tail") { Ordering::Relaxed } else { Ordering::Release });
         Ok(())
     }
-
 }
 
 impl Consumer {

@@ -10,7 +10,7 @@ use std::{io, marker::PhantomData, mem::MaybeUninit};
 use crossbeam_epoch::Guard;
 
 use crate::{
-    memory::{ZeroedArray, Zeroable},
+    memory::{Zeroable, ZeroedArray},
     sync::{AtomicU64, AtomicUsize, Ordering, UnsafeCell},
     table::SlotId,
 };
@@ -54,6 +54,7 @@ struct Slot<K, V> {
 // SAFETY: the stamp zero says "not occupied, no value", and uninitialised memory may be anything. `Slot` has no drop
 // glue; `Slab::drop` drops what is initialised.
 unsafe impl<K, V> Zeroable for Slot<K, V> {
+    #[cfg(crossbeam_loom)]
     fn zero() -> Self {
         Slot {
             stamp: AtomicU64::new(0),

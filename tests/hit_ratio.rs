@@ -52,7 +52,8 @@ fn folder() -> PathBuf {
 }
 
 fn trace(name: &str) -> Vec<u32> {
-    let file = std::fs::File::open(folder().join(format!("{name}.u32.zst"))).expect("the trace can be opened");
+    let file =
+        std::fs::File::open(folder().join(format!("{name}.u32.zst"))).expect("the trace can be opened");
     let bytes = zstd::decode_all(file).expect("the trace can be decompressed");
     bytes.chunks_exact(4).map(|key| u32::from_le_bytes([key[0], key[1], key[2], key[3]])).collect()
 }
@@ -75,7 +76,10 @@ fn hit_ratio_on_real_traces_stands_beside_the_best_policies() {
         println!("skipped: there are no traces in {}", folder().display());
         return;
     }
-    println!("{:10} {:>8} | {:>7} | {:>6} {:>6} {:>7} {:>6}", "trace", "capacity", "this", "LRU", "CLOCK", "S3-FIFO", "best");
+    println!(
+        "{:10} {:>8} | {:>7} | {:>6} {:>6} {:>7} {:>6}",
+        "trace", "capacity", "this", "LRU", "CLOCK", "S3-FIFO", "best"
+    );
     let mut loaded = ("", Vec::new());
     for row in &ROWS {
         if loaded.0 != row.trace {
@@ -83,9 +87,17 @@ fn hit_ratio_on_real_traces_stands_beside_the_best_policies() {
         }
         let ours = replay(&loaded.1, row.capacity);
         let Row { trace, capacity, lru, clock, s3_fifo, best } = row;
-        println!("{trace:10} {capacity:>8} | {ours:>7.2} | {lru:>6.2} {clock:>6.2} {s3_fifo:>7.2} {best:>6.2}");
+        println!(
+            "{trace:10} {capacity:>8} | {ours:>7.2} | {lru:>6.2} {clock:>6.2} {s3_fifo:>7.2} {best:>6.2}"
+        );
         // The hash is seeded anew for each cache, which moves the figures by a few hundredths.
-        assert!(ours >= s3_fifo.min(*clock) - 0.1, "{trace} at {capacity}: {ours:.2} is below both CLOCK and S3-FIFO");
-        assert!(ours >= best - 0.5, "{trace} at {capacity}: {ours:.2} is more than half a point below the best, {best:.2}");
+        assert!(
+            ours >= s3_fifo.min(*clock) - 0.1,
+            "{trace} at {capacity}: {ours:.2} is below both CLOCK and S3-FIFO"
+        );
+        assert!(
+            ours >= best - 0.5,
+            "{trace} at {capacity}: {ours:.2} is more than half a point below the best, {best:.2}"
+        );
     }
 }

@@ -90,7 +90,14 @@ impl<K: Eq + Hash + Clone, V: Clone> Memory<K, V> {
     }
 
     fn with_recording(recording: bool) -> Self {
-        let state = State { rows: HashMap::new(), calls: Vec::new(), recording, ops_applied: 0, batches: 0, loads: 0 };
+        let state = State {
+            rows: HashMap::new(),
+            calls: Vec::new(),
+            recording,
+            ops_applied: 0,
+            batches: 0,
+            loads: 0,
+        };
         Self { state: Mutex::new(state), fault: Mutex::new(None), gate: Mutex::new(None) }
     }
 
@@ -186,7 +193,10 @@ impl<K: Eq + Hash + Clone, V: Clone> Default for Memory<K, V> {
 impl<K, V> fmt::Debug for Memory<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = lock(&self.state);
-        f.debug_struct("Memory").field("rows", &state.rows.len()).field("ops_applied", &state.ops_applied).finish()
+        f.debug_struct("Memory")
+            .field("rows", &state.rows.len())
+            .field("ops_applied", &state.ops_applied)
+            .finish()
     }
 }
 

@@ -12,7 +12,7 @@ use std::{fmt, sync::Arc};
 
 pub use memory::{Call, Doing, Memory};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{Columns, Sqlite, SqliteOpenError, SqliteTable, SqlKey, SqlValue};
+pub use sqlite::{Columns, SqlKey, SqlValue, Sqlite, SqliteOpenError, SqliteTable};
 
 /// A database, seen as a map from `K` to `V`.
 ///
@@ -164,13 +164,11 @@ impl<K, V> Batch<K, V> {
     }
 
     /// The answer "all of it is stored".
-    #[must_use]
     pub fn all_stored(&self) -> Answers {
         Answers(vec![Ok(()); self.len()])
     }
 
     /// The answer "nothing of it is stored, for this reason".
-    #[must_use]
     pub fn none_stored(&self, error: BackendError) -> Answers {
         Answers(vec![Err(error); self.len()])
     }
@@ -195,7 +193,6 @@ impl Answers {
     }
 
     /// The answers in the order of the operations.
-    #[must_use]
     pub fn as_slice(&self) -> &[Result<(), BackendError>] {
         &self.0
     }

@@ -18,7 +18,7 @@ use crate::{
     context::{CacheId, Census},
     flusher::{Desk, Flusher, Settings},
     lane::Lanes,
-    store::{Shape, Store},
+    store::{Shape, Store, Weigher},
     sync::Mutex,
     table::Table,
 };
@@ -50,7 +50,7 @@ pub struct Builder<B = (), W = (), S = DefaultHasher> {
 /// What an entry weighs: nothing, or what a closure says.
 pub trait Weigh<K, V>: sealed::Sealed {
     #[doc(hidden)]
-    fn into_weigher(self) -> Option<Box<dyn Fn(&K, &V) -> u64 + Send + Sync>>;
+    fn into_weigher(self) -> Option<Weigher<K, V>>;
 }
 
 mod sealed {
@@ -60,7 +60,7 @@ mod sealed {
 }
 
 impl<K, V> Weigh<K, V> for () {
-    fn into_weigher(self) -> Option<Box<dyn Fn(&K, &V) -> u64 + Send + Sync>> {
+    fn into_weigher(self) -> Option<Weigher<K, V>> {
         None
     }
 }
@@ -70,7 +70,7 @@ impl<K, V> Weigh<K, V> for () {
 pub struct ByWeight<F>(F);
 
 impl<K, V, F: Fn(&K, &V) -> u64 + Send + Sync + 'static> Weigh<K, V> for ByWeight<F> {
-    fn into_weigher(self) -> Option<Box<dyn Fn(&K, &V) -> u64 + Send + Sync>> {
+    fn into_weigher(self) -> Option<Weigher<K, V>> {
         Some(Box::new(self.0))
     }
 }
@@ -248,10 +248,18 @@ impl<B, W, S> Builder<B, W, S> {
             return bad("batch_size", "0".into(), "a batch needs room for at least one operation");
         }
         if self.flush_at == Some(0) {
-            return bad("flush_at", "0".into(), "give a number of dirty entries, or use Ack::Backend to write through");
+            return bad(
+                "flush_at",
+                "0".into(),
+                "give a number of dirty entries, or use Ack::Backend to write through",
+            );
         }
         if self.max_delay.is_zero() {
-            return bad("max_delay", "0".into(), "give a time to collect writes in, or use Ack::Backend to write through");
+            return bad(
+                "max_delay",
+                "0".into(),
+                "give a time to collect writes in, or use Ack::Backend to write through",
+            );
         }
         let (first, longest) = self.retry;
         if first.is_zero() || longest < first {
@@ -282,7 +290,8 @@ impl<B, W, S> Builder<B, W, S> {
         let weigher = self.weigher.into_weigher().map(|weigher| (weigher, self.max_weight));
         let bytes = Store::<K, V, S>::bytes(self.capacity, &lanes);
         let shape = Shape { capacity: self.capacity, flush_at, weigher };
-        let store = Store::new(shape, lanes, self.hasher).map_err(|source| OpenError::Memory { bytes, source })?;
+        let store =
+            Store::new(shape, lanes, self.hasher).map_err(|source| OpenError::Memory { bytes, source })?;
         let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new()));
         self.clock.register(&store.signal);
         let settings = Settings {

@@ -56,7 +56,13 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     fn context(&self, lease: Option<Lease>) -> Context {
-        Context::new(self.id, Arc::clone(&self.store.lanes), &self.store.collector, Arc::clone(&self.census), lease)
+        Context::new(
+            self.id,
+            Arc::clone(&self.store.lanes),
+            &self.store.collector,
+            Arc::clone(&self.census),
+            lease,
+        )
     }
 
     pub(super) fn current_context(&self) -> Rc<Context> {
@@ -97,7 +103,12 @@ where
         }
     }
 
-    pub(super) fn read<Q, R>(&self, cx: &Context, key: &Q, look: impl FnOnce(&V) -> R) -> Result<Option<R>, Error>
+    pub(super) fn read<Q, R>(
+        &self,
+        cx: &Context,
+        key: &Q,
+        look: impl FnOnce(&V) -> R,
+    ) -> Result<Option<R>, Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
@@ -313,7 +324,8 @@ impl<K, V, S> Drop for Engine<K, V, S> {
                 }
             }
             Closed::Remaining { dirty, cause } if !was_closed => {
-                let cause = cause.map_or_else(|| "it did not answer in time".to_owned(), |cause| cause.to_string());
+                let cause =
+                    cause.map_or_else(|| "it did not answer in time".to_owned(), |cause| cause.to_string());
                 eprintln!(
                     "writeback: a cache was dropped with {dirty} writes that the backend has not taken: {cause}. \
                      They are lost. Call `close` and look at its verdict to prevent this."

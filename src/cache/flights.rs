@@ -30,7 +30,9 @@ impl<V: Clone> Flight<V> {
         loop {
             match &*landing {
                 Some(landing) => return landing.clone(),
-                None => landing = self.landed.wait(landing).unwrap_or_else(std::sync::PoisonError::into_inner),
+                None => {
+                    landing = self.landed.wait(landing).unwrap_or_else(std::sync::PoisonError::into_inner)
+                }
             }
         }
     }

@@ -62,7 +62,13 @@ where
     }
 
     /// Loads a key; `keep_absent`: that there is no row is worth a place in the cache.
-    pub(super) fn load<Q>(&self, cx: &Context, hash: u64, key: &Q, keep_absent: bool) -> Result<Loaded<V>, Error>
+    pub(super) fn load<Q>(
+        &self,
+        cx: &Context,
+        hash: u64,
+        key: &Q,
+        keep_absent: bool,
+    ) -> Result<Loaded<V>, Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
@@ -78,7 +84,12 @@ where
                 }
                 Missing::Around(key) => {
                     let answer = self.ask_backend(cx, &[key]);
-                    (answer.map_or_else(Landing::Failed, |mut values| Landing::Loaded(values.pop().flatten())), false)
+                    (
+                        answer.map_or_else(Landing::Failed, |mut values| {
+                            Landing::Loaded(values.pop().flatten())
+                        }),
+                        false,
+                    )
                 }
             };
             match landing {
@@ -111,8 +122,12 @@ where
                     Seen::Absent => break,
                 }
             }
-            let Some(credit) = self.store.credit_by_force(writer, &guard) else { return Missing::Around(owned) };
-            let Some(slot) = self.store.placeholder_slot(writer, owned.clone()) else { return Missing::Around(owned) };
+            let Some(credit) = self.store.credit_by_force(writer, &guard) else {
+                return Missing::Around(owned);
+            };
+            let Some(slot) = self.store.placeholder_slot(writer, owned.clone()) else {
+                return Missing::Around(owned);
+            };
             let id = slot.id();
             let flight = self.flights.take_off(id);
             let mut slot = Some(slot);
@@ -142,7 +157,11 @@ where
             .unwrap_or_else(|_| Err(BackendError::transient("the backend panicked in `load`")))
             .and_then(|values| {
                 let complete = values.len() == keys.len();
-                if complete { Ok(values) } else { Err(BackendError::transient("the backend's `load` answered for another number of keys")) }
+                if complete {
+                    Ok(values)
+                } else {
+                    Err(BackendError::transient("the backend's `load` answered for another number of keys"))
+                }
             });
         if answer.is_err() {
             cx.counters.load_errors.add(keys.len() as u64);

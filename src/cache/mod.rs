@@ -17,7 +17,7 @@ use std::{
 
 use crate::{Error, HandleError, Stats, Version, backend::BackendError, context::Context};
 
-pub use builder::Builder;
+pub use builder::{Builder, ByWeight, Weigh};
 pub use handle::Handle;
 
 use engine::Engine;
@@ -256,7 +256,11 @@ where
     /// # Errors
     ///
     /// As for [`update`](Cache::update).
-    pub fn update_if(&self, key: K, change: impl FnMut(Option<&V>) -> Option<V>) -> Result<Option<Version>, Error> {
+    pub fn update_if(
+        &self,
+        key: K,
+        change: impl FnMut(Option<&V>) -> Option<V>,
+    ) -> Result<Option<Version>, Error> {
         self.run(|engine, context| engine.update_if(context, key, change))
     }
 

@@ -82,7 +82,11 @@ where
         self.acknowledge(at, version, ack)
     }
 
-    pub(super) fn put_many(&self, cx: &Context, entries: impl IntoIterator<Item = (K, V)>) -> Result<usize, Error> {
+    pub(super) fn put_many(
+        &self,
+        cx: &Context,
+        entries: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<usize, Error> {
         let ack = self.check_ack(cx, None)?;
         let (mut count, mut written) = (0, Vec::new());
         for (key, value) in entries {
@@ -116,7 +120,13 @@ where
     }
 
     /// One attempt to write, under one pin.
-    fn attempt(&self, cx: &Context, hash: u64, stage: Stage<K, V>, expect: Expect) -> Result<Attempt<K, V>, Error> {
+    fn attempt(
+        &self,
+        cx: &Context,
+        hash: u64,
+        stage: Stage<K, V>,
+        expect: Expect,
+    ) -> Result<Attempt<K, V>, Error> {
         let attempt = cx.with_writer(|writer| {
             let mut draft = match stage {
                 Stage::Drafted(draft) => draft,
@@ -189,7 +199,9 @@ where
         if is_first {
             cx.counters.waits.add(1);
         }
-        let Some(left) = self.policies.write_timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) else {
+        let Some(left) =
+            self.policies.write_timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+        else {
             return Err(self.give_up(cx, stage, self.backpressure(since)));
         };
         if !needs_room {

@@ -333,7 +333,9 @@ where
         let wanted = |since: Duration, moment| match trigger {
             Trigger::Pressure | Trigger::Threshold => true,
             Trigger::Timer => can_be_due && since <= due,
-            Trigger::Explicit => drain || barrier.is_some_and(|barrier| moment <= barrier) || (can_be_due && since <= due),
+            Trigger::Explicit => {
+                drain || barrier.is_some_and(|barrier| moment <= barrier) || (can_be_due && since <= due)
+            }
         };
         let (mut taken, mut ops) = (Vec::new(), Vec::new());
         while ops.len() < self.settings.batch_size {
@@ -371,13 +373,20 @@ where
                 vec![Err(BackendError::transient("the backend panicked")); batch.len()]
             }
         };
-        let missing = || Err(BackendError::transient("the backend answered fewer operations than it was given"));
+        let missing =
+            || Err(BackendError::transient("the backend answered fewer operations than it was given"));
         answers.resize_with(batch.len(), missing);
         answers
     }
 
     /// Writes the answers into table and book.
-    fn settle(&mut self, taken: &[Taken], batch: &Batch<K, V>, answers: Vec<Result<(), BackendError>>, copied_at: Duration) {
+    fn settle(
+        &mut self,
+        taken: &[Taken],
+        batch: &Batch<K, V>,
+        answers: Vec<Result<(), BackendError>>,
+        copied_at: Duration,
+    ) {
         let now = self.settings.clock.now();
         let mut delay = None;
         let (mut stored, mut last_error) = (0, None);

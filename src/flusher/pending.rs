@@ -96,11 +96,6 @@ impl Pending {
         self.now
     }
 
-    /// How many places are dirty, as far as the flusher has heard.
-    pub(crate) fn len(&self) -> usize {
-        self.keys.len()
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -149,7 +144,9 @@ impl Pending {
     pub(crate) fn next_retry(&mut self) -> Option<Duration> {
         while let Some(&Reverse((until, moment, at))) = self.retries.peek() {
             match self.keys.get(&at) {
-                Some(key) if key.state == State::BackingOff(until) && key.moment == moment => return Some(until),
+                Some(key) if key.state == State::BackingOff(until) && key.moment == moment => {
+                    return Some(until);
+                }
                 _ => self.retries.pop(),
             };
         }
@@ -420,5 +417,5 @@ impl Hasher for PositionHasher {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(crossbeam_loom)))]
 mod tests;

@@ -37,7 +37,9 @@ impl Reply {
         loop {
             match answer.take() {
                 Some(answer) => return answer,
-                None => answer = self.answered.wait(answer).unwrap_or_else(std::sync::PoisonError::into_inner),
+                None => {
+                    answer = self.answered.wait(answer).unwrap_or_else(std::sync::PoisonError::into_inner)
+                }
             }
         }
     }
@@ -49,7 +51,8 @@ impl Reply {
             if let Some(answer) = answer.take() {
                 return Some(answer);
             }
-            let left = deadline.checked_duration_since(Instant::now()).filter(|left| *left > Duration::ZERO)?;
+            let left =
+                deadline.checked_duration_since(Instant::now()).filter(|left| *left > Duration::ZERO)?;
             answer = match self.answered.wait_timeout(answer, left) {
                 Ok((answer, _)) => answer,
                 Err(poisoned) => poisoned.into_inner().0,

@@ -30,7 +30,9 @@ impl History {
         let (word, fingerprint) = self.locate(hash);
         // Relaxed, here and below: a hint that orders nothing.
         let now = word.load(Ordering::Relaxed);
-        let Some(lane) = LANES.into_iter().find(|lane| now >> (lane + 4) & 0xfff == fingerprint) else { return 0 };
+        let Some(lane) = LANES.into_iter().find(|lane| now >> (lane + 4) & 0xfff == fingerprint) else {
+            return 0;
+        };
         let newer = (1u64 << lane) - 1;
         let without = now & newer | (now >> 16) & !newer;
         let _ = word.compare_exchange(now, without, Ordering::Relaxed, Ordering::Relaxed);
@@ -55,7 +57,7 @@ impl History {
 
     /// Halves the counts of the word that holds key number `index`, rounding up, so that a use is never quite forgotten.
     pub(super) fn age(&self, index: usize) {
-        if let (true, Some(word)) = (index % 2 == 0, self.words.get(index / 2)) {
+        if let (true, Some(word)) = (index.is_multiple_of(2), self.words.get(index / 2)) {
             let now = word.load(Ordering::Relaxed);
             let halves = now >> 1 & 0x0007_0007_0007_0007;
             let _ = word.compare_exchange(now, now - halves, Ordering::Relaxed, Ordering::Relaxed);
@@ -99,7 +101,7 @@ impl Ghosts {
 
 /// The upper half of a hash as a number below `len`.
 fn scale(hash: u64, len: usize) -> usize {
-    ((hash >> 32) * len as u64 >> 32) as usize
+    (((hash >> 32) * len as u64) >> 32) as usize
 }
 
 #[cfg(all(test, not(crossbeam_loom)))]

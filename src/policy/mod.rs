@@ -186,7 +186,7 @@ impl Policy {
     /// One step of ageing: a hand that goes round once in `AGE` misses for each entry.
     fn age(&self) {
         let misses = self.misses.fetch_add(1, Ordering::Relaxed);
-        if misses % AGE != 0 {
+        if !misses.is_multiple_of(AGE) {
             return;
         }
         let index = (misses / AGE % self.capacity as u64) as usize;

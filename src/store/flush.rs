@@ -57,7 +57,8 @@ where
             self.slab.announce(slot, guard);
         }
         // SAFETY: the word was read with Acquire under `guard` and is decided.
-        let (key, value) = unsafe { (self.slab.key(slot, guard).clone(), self.slab.value(slot, guard).cloned()) };
+        let (key, value) =
+            unsafe { (self.slab.key(slot, guard).clone(), self.slab.value(slot, guard).cloned()) };
         Some(DirtyEntry { key, value, version: self.slab.version(slot, guard) })
     }
 

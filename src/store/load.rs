@@ -119,7 +119,9 @@ where
         });
         loop {
             let swapped = match &entry {
-                Some((kind, slot)) => self.table.replace(at, word, word.succeeded_by(*kind, slot.id(), false), guard),
+                Some((kind, slot)) => {
+                    self.table.replace(at, word, word.succeeded_by(*kind, slot.id(), false), guard)
+                }
                 None => self.table.vacate(at, word, word.is_listed(), guard),
             };
             match swapped {
@@ -144,7 +146,13 @@ where
     }
 
     /// Takes a clean entry, or the placeholder of a load, out of the table.
-    pub(crate) fn invalidate<Q>(&self, writer: &mut Writer<'_>, hash: u64, key: &Q, guard: &Guard) -> Invalidation
+    pub(crate) fn invalidate<Q>(
+        &self,
+        writer: &mut Writer<'_>,
+        hash: u64,
+        key: &Q,
+        guard: &Guard,
+    ) -> Invalidation
     where
         K: std::borrow::Borrow<Q>,
         Q: Eq + ?Sized,

@@ -85,9 +85,15 @@ pub(crate) struct Store<K, V, S> {
 
 /// A key as the table shows it at one moment.
 pub(crate) enum Seen<'g, V> {
-    Value { at: Position, value: &'g V, version: u64 },
+    Value {
+        at: Position,
+        value: &'g V,
+        version: u64,
+    },
     /// Known to be absent.
-    Tombstone { version: u64 },
+    Tombstone {
+        version: u64,
+    },
     /// Somebody is loading it; the slot names the flight.
     Loading(SlotId),
     Absent,

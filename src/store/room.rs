@@ -93,7 +93,8 @@ where
     pub(crate) fn clear_range(&self, writer: &mut Writer<'_>, hash: u64, guard: &Guard) -> bool {
         self.table.range(hash).any(|at| {
             let word = self.table.word(at, guard);
-            self.is_evictable(word, guard) && self.remove_clean(writer, at, word, word.is_listed(), guard).is_some()
+            self.is_evictable(word, guard)
+                && self.remove_clean(writer, at, word, word.is_listed(), guard).is_some()
         })
     }
 
@@ -162,7 +163,9 @@ where
                 }
                 None => (old, word, Queue::Main),
             }),
-            None => self.pop_evictable(Queue::Small, search, guard).map(|(young, word)| (young, word, Queue::Small)),
+            None => self
+                .pop_evictable(Queue::Small, search, guard)
+                .map(|(young, word)| (young, word, Queue::Small)),
         }
     }
 

@@ -59,7 +59,13 @@ where
     S: BuildHasher,
 {
     /// A draft of an entry. `Err` gives key and value back: no slot is free.
-    pub(crate) fn draft(&self, writer: &mut Writer<'_>, key: K, value: Option<V>, weight: u64) -> Result<Draft, (K, Option<V>)> {
+    pub(crate) fn draft(
+        &self,
+        writer: &mut Writer<'_>,
+        key: K,
+        value: Option<V>,
+        weight: u64,
+    ) -> Result<Draft, (K, Option<V>)> {
         let Some(mut slot) = writer.take_slot(&self.slab) else { return Err((key, value)) };
         let kind = if value.is_some() { Kind::Value } else { Kind::Tombstone };
         self.slab.set_key(&mut slot, key);
@@ -174,7 +180,9 @@ where
                     let loading = old.is_placeholder();
                     let predecessor = if loading { 0 } else { self.slab.version(old.slot(), guard) };
                     match expect {
-                        Expect::Version(version) if loading || version != predecessor => return Err(Refused::Changed),
+                        Expect::Version(version) if loading || version != predecessor => {
+                            return Err(Refused::Changed);
+                        }
                         _ => {}
                     }
                     let version = epochs::successor(predecessor, epoch);
@@ -183,7 +191,13 @@ where
                     let new = old.succeeded_by(kind, slot.id(), true);
                     if self.table.replace(at, old, new, guard).is_ok() {
                         let old_slot = (!loading).then_some(old.slot());
-                        return Ok(Replaced { at, version, old: old_slot, was_clean: !old.is_dirty(), was_announced });
+                        return Ok(Replaced {
+                            at,
+                            version,
+                            old: old_slot,
+                            was_clean: !old.is_dirty(),
+                            was_announced,
+                        });
                     }
                 }
                 Probe::Vacant(vacancy) => {
@@ -201,7 +215,13 @@ where
                         Ok(at) => {
                             paid.spend();
                             self.enlist(&vacancy, word);
-                            return Ok(Replaced { at, version, old: None, was_clean: true, was_announced: true });
+                            return Ok(Replaced {
+                                at,
+                                version,
+                                old: None,
+                                was_clean: true,
+                                was_announced: true,
+                            });
                         }
                         Err(()) => *credit = Some(paid),
                     }
@@ -223,6 +243,6 @@ where
     fn is_threshold(&self, dirtied: usize) -> bool {
         // Summing all lanes costs a cache line each, so each lane does it only every eighth of the threshold.
         let step = (self.flush_at / 8).max(1);
-        dirtied % step == 0 && self.dirty() >= self.flush_at
+        dirtied.is_multiple_of(step) && self.dirty() >= self.flush_at
     }
 }

@@ -1,7 +1,7 @@
 //! The lock-free table: a fixed array of 64-byte buckets, seven entries and one word of bookkeeping in each.
 //!
 //! The table knows nothing of keys and values. A [`Word`] names a slot, and whoever calls says whether a slot holds
-//! the wanted key. A key's entry lives in its *home* bucket or in one of the next few ([`REACH`] in all); it never
+//! the wanted key. A key's entry lives in its *home* bucket or in one of a few others ([`REACH`] in all); it never
 //! moves while it lives, so a [`Position`] names it until it is evicted.
 //!
 //! # Insert
@@ -30,21 +30,21 @@ mod word;
 use crossbeam_epoch::Guard;
 
 use crate::{
-    memory::{ZeroedArray, Zeroable},
+    memory::{Zeroable, ZeroedArray},
     sync::{AtomicU64, Ordering},
 };
 
-use word::Meta;
+use word::{Meta, stride_bits};
 pub(crate) use word::{Kind, SlotId, Word};
 
 /// Entries in a bucket: eight words of eight bytes, one of them for bookkeeping.
 pub(crate) const PLACES: usize = 7;
 
-/// How many buckets a key's entry may live in: its home and the ones after it.
+/// How many buckets a key's entry may live in.
 pub(crate) const REACH: usize = if cfg!(crossbeam_loom) { 2 } else { 8 };
 
-/// How full the table is at most, in entries per bucket: at 5.6 of 7 a range of eight buckets practically never
-/// overflows, and most entries live at home.
+/// How full the table is at most, in entries per bucket: at 5.6 of 7, four of five entries live at home, and one
+/// insert in five thousand into a full table meets a full range (a test counts them).
 const FILL: f64 = 5.6;
 
 /// A bucket and an index in it.
@@ -82,6 +82,7 @@ struct Bucket {
 
 // SAFETY: a bucket is eight atomic integers; zero is an empty bucket. Nothing to drop.
 unsafe impl Zeroable for Bucket {
+    #[cfg(crossbeam_loom)]
     fn zero() -> Self {
         Bucket { places: std::array::from_fn(|_| AtomicU64::new(0)), meta: AtomicU64::new(0) }
     }
@@ -167,14 +168,21 @@ impl Table {
         (hash & 0x7fff) as u16
     }
 
-    fn bucket_at(&self, home: usize, distance: usize) -> usize {
-        let bucket = home + distance;
+    /// How far apart the buckets of a key's range are: one of sixteen strides, chosen by the tag, so that a crowded
+    /// bucket does not crowd its neighbours too. A range never meets itself: seven of the longest strides are shorter
+    /// than the table.
+    fn stride(&self, tag: u16) -> usize {
+        1 + (self.buckets.len() / REACH).saturating_sub(1) * usize::from(stride_bits(tag)) / 16
+    }
+
+    fn bucket_at(&self, home: usize, distance: usize, tag: u16) -> usize {
+        let bucket = home + distance * self.stride(tag);
         if bucket < self.buckets.len() { bucket } else { bucket - self.buckets.len() }
     }
 
     fn home_of(&self, at: Position, word: Word) -> usize {
-        let (bucket, distance) = (at.bucket(), word.distance());
-        if bucket >= distance { bucket - distance } else { bucket + self.buckets.len() - distance }
+        let (bucket, way) = (at.bucket(), word.distance() * self.stride(word.tag()));
+        if bucket >= way { bucket - way } else { bucket + self.buckets.len() - way }
     }
 
     fn place(&self, at: Position) -> &AtomicU64 {
@@ -192,7 +200,13 @@ impl Table {
         fingerprint(self.home_of(at, word), word.tag())
     }
 
-    fn scan(&self, bucket: usize, tag: u16, distance: usize, is_key: &mut impl FnMut(SlotId) -> bool) -> Option<(Position, Word)> {
+    fn scan(
+        &self,
+        bucket: usize,
+        tag: u16,
+        distance: usize,
+        is_key: &mut impl FnMut(SlotId) -> bool,
+    ) -> Option<(Position, Word)> {
         for (index, place) in self.buckets[bucket].places.iter().enumerate() {
             // Acquire: as in `word`.
             let word = Word(place.load(Ordering::Acquire));
@@ -204,7 +218,12 @@ impl Table {
     }
 
     /// Looks a key up. Reads one cache line of the table, and more only if entries of this home live elsewhere.
-    pub(crate) fn find(&self, hash: u64, _: &Guard, mut is_key: impl FnMut(SlotId) -> bool) -> Option<(Position, Word)> {
+    pub(crate) fn find(
+        &self,
+        hash: u64,
+        _: &Guard,
+        mut is_key: impl FnMut(SlotId) -> bool,
+    ) -> Option<(Position, Word)> {
         let (home, tag) = (self.home(hash), Self::tag(hash));
         let found = self.scan(home, tag, 0, &mut is_key);
         // Relaxed: an insert that happened before this call has raised `far` before it was acknowledged, and it is
@@ -212,7 +231,8 @@ impl Table {
         if found.is_some() || self.buckets[home].meta(Ordering::Relaxed).far() == 0 {
             return found;
         }
-        (1..self.reach).find_map(|distance| self.scan(self.bucket_at(home, distance), tag, distance, &mut is_key))
+        (1..self.reach)
+            .find_map(|distance| self.scan(self.bucket_at(home, distance, tag), tag, distance, &mut is_key))
     }
 
     /// Looks a key up, and a place for it if it is absent.
@@ -229,14 +249,16 @@ impl Table {
         };
         let mut vacant = None;
         for distance in 0..self.reach {
-            let bucket = self.bucket_at(home, distance);
-            if distance == 0 || meta.far() > 0 {
-                if let Some((at, word)) = self.scan(bucket, tag, distance, &mut is_key) {
-                    return Probe::Found(at, word);
-                }
+            let bucket = self.bucket_at(home, distance, tag);
+            if (distance == 0 || meta.far() > 0)
+                && let Some((at, word)) = self.scan(bucket, tag, distance, &mut is_key)
+            {
+                return Probe::Found(at, word);
             }
             if vacant.is_none() {
-                vacant = self.empty_place(bucket).map(|(index, empty)| (distance, Position::new(bucket, index), empty));
+                vacant = self
+                    .empty_place(bucket)
+                    .map(|(index, empty)| (distance, Position::new(bucket, index), empty));
             }
             if vacant.is_some() && meta.far() == 0 {
                 break;
@@ -281,7 +303,7 @@ impl Table {
                 place.swap(empty.0, Ordering::Relaxed);
                 return Err(());
             }
-            let decided = meta.decided(distance, at.place());
+            let decided = meta.decided(distance, at.place(), word.tag());
             // AcqRel: Release publishes the tentative word to helpers, who read `Meta` with Acquire; Acquire orders
             // this decision after what the previous inserter did.
             match meta_word.compare_exchange_weak(meta.0, decided.0, Ordering::AcqRel, Ordering::Relaxed) {
@@ -290,7 +312,8 @@ impl Table {
                         self.set_heat(at, 0);
                     }
                     // Release: as in the first step. A failure means that a helper did it.
-                    let _ = place.compare_exchange(tentative.0, visible.0, Ordering::Release, Ordering::Relaxed);
+                    let _ =
+                        place.compare_exchange(tentative.0, visible.0, Ordering::Release, Ordering::Relaxed);
                     self.settle(home, inserts.wrapping_add(1), guard);
                     return Ok(at);
                 }
@@ -301,13 +324,14 @@ impl Table {
 
     /// Makes the pending insert of this home visible, for an inserter that has not got to it.
     fn finish(&self, home: usize, pending: Meta, guard: &Guard) {
-        let (distance, index) = pending.place();
-        let place = &self.buckets[self.bucket_at(home, distance)].places[index];
+        let (distance, index, tag) = pending.place();
+        let place = &self.buckets[self.bucket_at(home, distance, tag)].places[index];
         // Acquire: the second look at `Meta` must come after this one, and the slot's content passes through us.
         let word = Word(place.load(Ordering::Acquire));
         if word.is_tentative() {
             let meta = self.buckets[home].meta(Ordering::Acquire);
-            if !(meta.is_pending() && meta.inserts() == pending.inserts()) && !cfg!(mutant = "finish_unchecked") {
+            let is_the_same = meta.is_pending() && meta.inserts() == pending.inserts();
+            if !is_the_same && !cfg!(mutant = "finish_unchecked") {
                 return;
             }
             // AcqRel: hands on what the tentative word published. A failure means that somebody else did it.
@@ -323,7 +347,12 @@ impl Table {
         let mut meta = Meta(meta_word.load(Ordering::Relaxed));
         while meta.is_pending() && meta.inserts() == inserts {
             // Release: whoever sees the insert settled sees its entry. Pairs with the Acquire in `probe`.
-            match meta_word.compare_exchange_weak(meta.0, meta.settled().0, Ordering::Release, Ordering::Relaxed) {
+            match meta_word.compare_exchange_weak(
+                meta.0,
+                meta.settled().0,
+                Ordering::Release,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return,
                 Err(now) => meta = Meta(now),
             }
@@ -349,7 +378,10 @@ impl Table {
         let home = self.home_of(at, old);
         // Relaxed: the decision of `old`'s insert happened before `old` became visible, so this load sees it.
         let meta = self.buckets[home].meta(Ordering::Relaxed);
-        if meta.is_pending() && meta.place() == (old.distance(), at.place()) && !cfg!(mutant = "vacate_pending") {
+        if meta.is_pending()
+            && meta.place() == (old.distance(), at.place(), stride_bits(old.tag()))
+            && !cfg!(mutant = "vacate_pending")
+        {
             self.settle(home, meta.inserts(), guard);
         }
         let empty = Word::EMPTY.with_listed(listed);
@@ -380,9 +412,9 @@ impl Table {
 
     /// Every empty or taken position of the key's range, nearest first: where room must be made when the range is full.
     pub(crate) fn range(&self, hash: u64) -> impl Iterator<Item = Position> + '_ {
-        let home = self.home(hash);
+        let (home, tag) = (self.home(hash), Self::tag(hash));
         (0..self.reach).flat_map(move |distance| {
-            let bucket = self.bucket_at(home, distance);
+            let bucket = self.bucket_at(home, distance, tag);
             (0..PLACES).map(move |index| Position::new(bucket, index))
         })
     }

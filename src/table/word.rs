@@ -165,17 +165,18 @@ impl fmt::Debug for Word {
 /// The eighth word of a bucket.
 ///
 /// ```text
-///  63    60 59   54    53     52      46 45      32 31           0
-/// +--------+-------+---------+----------+----------+--------------+
-/// | unused | place | PENDING | far away |   heat   |   inserts    |
-/// +--------+-------+---------+----------+----------+--------------+
+///  63   54    53     52      46 45      32 31           0
+/// +-------+---------+----------+----------+--------------+
+/// | place | PENDING | far away |   heat   |   inserts    |
+/// +-------+---------+----------+----------+--------------+
 /// ```
 ///
 /// - *inserts*: how many inserts of keys *whose home is this bucket* were decided. An insert is decided by the
 ///   compare-and-swap that raises it, so two inserts of one key cannot both win.
 /// - *heat*: two bits for each of the seven places *in this bucket*: how often it was read, up to 3.
 /// - *far away*: how many entries whose home is this bucket live in another one. Zero: a miss ends here.
-/// - *PENDING*, *place*: the last decided insert may still have to be made visible at this place (distance and index).
+/// - *PENDING*, *place*: the last decided insert may still have to be made visible at this place (stride, distance,
+///   index).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Meta(pub(super) u64);
 
@@ -184,7 +185,12 @@ const FAR_SHIFT: u32 = 46;
 const FAR_MASK: u64 = 0x7f << FAR_SHIFT;
 const PENDING: u64 = 1 << 53;
 const PLACE_SHIFT: u32 = 54;
-const PLACE_MASK: u64 = 0x3f << PLACE_SHIFT;
+const PLACE_MASK: u64 = 0x3ff << PLACE_SHIFT;
+
+/// The bits of a tag that choose the stride of its key's range.
+pub(super) fn stride_bits(tag: u16) -> u16 {
+    tag & 0xf
+}
 
 impl Meta {
     pub(super) const MAX_HEAT: u8 = 3;
@@ -212,18 +218,20 @@ impl Meta {
         self.0 & PENDING != 0
     }
 
-    /// Distance and index of the pending place.
-    pub(super) fn place(self) -> (usize, usize) {
-        let place = ((self.0 & PLACE_MASK) >> PLACE_SHIFT) as usize;
-        (place >> 3, place & 0b111)
+    /// Distance and index of the pending place, and the stride bits of its key's tag.
+    pub(super) fn place(self) -> (usize, usize, u16) {
+        let place = (self.0 & PLACE_MASK) >> PLACE_SHIFT;
+        (place as usize >> 3 & 0b111, place as usize & 0b111, (place >> 6) as u16)
     }
 
     /// The next insert is decided, at this place.
-    pub(super) fn decided(self, distance: usize, index: usize) -> Self {
+    pub(super) fn decided(self, distance: usize, index: usize, tag: u16) -> Self {
         let inserts = u64::from(self.inserts().wrapping_add(1));
-        let place = (distance << 3 | index) as u64;
+        let place = u64::from(stride_bits(tag)) << 6 | (distance << 3 | index) as u64;
         let far = if distance > 0 { Self::ONE_FAR } else { 0 };
-        let next = Meta((self.0 & !(PLACE_MASK | u64::from(u32::MAX)) | inserts | place << PLACE_SHIFT | PENDING) + far);
+        let next = Meta(
+            (self.0 & !(PLACE_MASK | u64::from(u32::MAX)) | inserts | place << PLACE_SHIFT | PENDING) + far,
+        );
         if distance == 0 { next.with_heat(index, 0) } else { next }
     }
 
@@ -253,10 +261,10 @@ mod tests {
     fn meta_fields_do_not_touch_each_other() {
         let mut meta = Meta(u64::from(u32::MAX)).with_heat(6, 3).with_heat(0, 9);
         assert_eq!((meta.heat(0), meta.heat(5), meta.heat(6)), (3, 0, 3));
-        meta = meta.decided(7, 6);
-        assert_eq!((meta.inserts(), meta.far(), meta.place(), meta.is_pending()), (0, 1, (7, 6), true));
+        meta = meta.decided(7, 6, 0x7ffb);
+        assert_eq!((meta.inserts(), meta.far(), meta.place(), meta.is_pending()), (0, 1, (7, 6, 0xb), true));
         assert_eq!((meta.heat(6), meta.settled().is_pending(), meta.settled().far()), (3, false, 1));
-        meta = meta.decided(0, 6);
-        assert_eq!((meta.inserts(), meta.far(), meta.place(), meta.heat(6)), (1, 1, (0, 6), 0));
+        meta = meta.decided(0, 6, 0);
+        assert_eq!((meta.inserts(), meta.far(), meta.place(), meta.heat(6)), (1, 1, (0, 6, 0), 0));
     }
 }

@@ -153,7 +153,9 @@ pub enum SqliteError {
     },
 
     /// A trigger kept the row from being stored.
-    #[error("table `{table}`: a trigger left the row out; change the trigger, or remove the key from the cache")]
+    #[error(
+        "table `{table}`: a trigger left the row out; change the trigger, or remove the key from the cache"
+    )]
     LeftOut {
         /// The table.
         table: String,
@@ -204,7 +206,9 @@ pub(super) fn unavailable(table: &str, error: rusqlite::Error) -> BackendError {
 /// has one code for a table that is gone and for a row on which an expression of the schema fails.
 pub(super) fn refused(table: &str, error: rusqlite::Error, sound: impl FnOnce() -> bool) -> BackendError {
     let class = match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => ErrorClass::Permanent,
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
+            ErrorClass::Permanent
+        }
         Some(ErrorCode::Unknown) if sound() => ErrorClass::Permanent,
         _ => ErrorClass::Transient,
     };

@@ -57,12 +57,15 @@ impl Layout {
         let wrong = |reason: String| SqliteOpenError::Columns { table: table.to_owned(), reason };
         check_name("table", table)?;
         let named = |columns: &[Column], names: Option<Vec<String>>, what: &str| {
-            let names = names.unwrap_or_else(|| columns.iter().map(|column| column.name.to_owned()).collect());
+            let names =
+                names.unwrap_or_else(|| columns.iter().map(|column| column.name.to_owned()).collect());
             if names.len() == columns.len() {
                 return Ok(names);
             }
             let (have, need) = (names.len(), columns.len());
-            Err(wrong(format!("the {what} has {need} columns, but {have} names are given for it; give one for each")))
+            Err(wrong(format!(
+                "the {what} has {need} columns, but {have} names are given for it; give one for each"
+            )))
         };
         let key = named(K::COLUMNS, names.key, "key")?;
         let value = named(V::COLUMNS, names.value, "value")?;
@@ -77,7 +80,9 @@ impl Layout {
             }
         }
         if let Some((_, name)) = K::COLUMNS.iter().zip(&key).find(|(column, _)| column.nullable) {
-            return Err(wrong(format!("`{name}` is a part of the key and may be NULL; use a type that is not")));
+            return Err(wrong(format!(
+                "`{name}` is a part of the key and may be NULL; use a type that is not"
+            )));
         }
         let columns = K::COLUMNS.iter().chain(V::COLUMNS).copied().collect();
         Ok(Self { table: table.to_owned(), key, value, columns })
@@ -136,7 +141,11 @@ impl Layout {
                 return Some(format!("the column `{name}` is computed"));
             }
             if !column.holds(expected.sql_type) {
-                return Some(format!("the column `{name}` is {}, not {}", column.sql_type(), expected.sql_type));
+                return Some(format!(
+                    "the column `{name}` is {}, not {}",
+                    column.sql_type(),
+                    expected.sql_type
+                ));
             }
             if expected.nullable && column.not_null {
                 return Some(format!("the column `{name}` refuses NULL, which the cache may store"));
@@ -148,11 +157,15 @@ impl Layout {
             }
             if is_key && !column.collation.eq_ignore_ascii_case("BINARY") {
                 let collation = &column.collation;
-                return Some(format!("the key column `{name}` is compared with {collation}: two keys can be one row"));
+                return Some(format!(
+                    "the key column `{name}` is compared with {collation}: two keys can be one row"
+                ));
             }
         }
-        let others =
-            found.columns.iter().filter(|column| !self.key.iter().chain(&self.value).any(|name| column.is(name)));
+        let others = found
+            .columns
+            .iter()
+            .filter(|column| !self.key.iter().chain(&self.value).any(|name| column.is(name)));
         for column in others {
             let name = &column.name;
             if column.in_key {
@@ -194,8 +207,7 @@ impl Found {
         let mut collations = connection.prepare(collations)?;
         let collations = collations.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let collations = collations.collect::<rusqlite::Result<Vec<(Option<String>, String)>>>()?;
-        let columns =
-            "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk > 0, hidden > 0 FROM pragma_table_xinfo(?1)";
+        let columns = "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk > 0, hidden > 0 FROM pragma_table_xinfo(?1)";
         let mut columns = connection.prepare(columns)?;
         let columns = columns.query_map([table], |row| {
             let name: String = row.get(0)?;
@@ -210,7 +222,10 @@ impl Found {
                 name,
             })
         })?;
-        Ok(Self { kind: kind.unwrap_or_else(|| "nothing".to_owned()), columns: columns.collect::<Result<_, _>>()? })
+        Ok(Self {
+            kind: kind.unwrap_or_else(|| "nothing".to_owned()),
+            columns: columns.collect::<Result<_, _>>()?,
+        })
     }
 
     fn column(&self, name: &str) -> Option<&FoundColumn> {
@@ -228,7 +243,8 @@ impl std::fmt::Display for Found {
             let null = if column.not_null { " NOT NULL" } else { "" };
             write!(f, "{} {}{null}, ", quoted(&column.name), column.sql_type())?;
         }
-        let key: Vec<_> = self.columns.iter().filter(|column| column.in_key).map(|column| &*column.name).collect();
+        let key: Vec<_> =
+            self.columns.iter().filter(|column| column.in_key).map(|column| &*column.name).collect();
         match key.is_empty() {
             true => f.write_str("no primary key)"),
             false => write!(f, "PRIMARY KEY ({}))", list(&key)),

@@ -127,7 +127,10 @@ impl Sqlite {
         columns: Columns,
     ) -> Result<SqliteTable<K, V>, SqliteOpenError> {
         let layout = Layout::of::<K, V>(name, columns)?;
-        let failed = |source: rusqlite::Error| SqliteOpenError::Table { table: name.to_owned(), source: source.into() };
+        let failed = |source: rusqlite::Error| SqliteOpenError::Table {
+            table: name.to_owned(),
+            source: source.into(),
+        };
         layout.prepare(&*self.connections.writer().map_err(failed)?)?;
         Ok(SqliteTable::new(self.connections.clone(), layout))
     }

@@ -345,7 +345,9 @@ impl<'a> RowWriter<'a> {
     fn cell(&mut self, cell: SqlRef<'_>) -> Result<(), CellError> {
         let Some(name) = self.names.get(self.written) else {
             let columns = self.names.len();
-            return Err(CellError::new(format!("more cells are written than the {columns} columns in COLUMNS")));
+            return Err(CellError::new(format!(
+                "more cells are written than the {columns} columns in COLUMNS"
+            )));
         };
         let bound = self.parameters.bind(self.first + self.written, cell);
         self.written += 1;
@@ -356,7 +358,9 @@ impl<'a> RowWriter<'a> {
     #[inline]
     pub(super) fn finish(self) -> Result<(), CellError> {
         match self.names.get(self.written) {
-            Some(name) => Err(CellError::new("no cell is written for this column of COLUMNS").in_column(name)),
+            Some(name) => {
+                Err(CellError::new("no cell is written for this column of COLUMNS").in_column(name))
+            }
             None => Ok(()),
         }
     }
@@ -416,7 +420,9 @@ impl<'a> RowReader<'a> {
             Ok(ValueRef::Blob(bytes)) => SqlRef::Blob(bytes),
             Ok(ValueRef::Text(bytes)) => match std::str::from_utf8(bytes) {
                 Ok(text) => SqlRef::Text(text),
-                Err(error) => return Err(CellError::new(format!("the text is damaged: {error}")).in_column(name)),
+                Err(error) => {
+                    return Err(CellError::new(format!("the text is damaged: {error}")).in_column(name));
+                }
             },
             Err(error) => return Err(CellError::new(error.to_string()).in_column(name)),
         };

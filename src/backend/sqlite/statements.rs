@@ -2,8 +2,8 @@
 
 use super::layout::{Layout, list, quoted};
 
-/// The most rows in one statement. Beyond this a longer statement is no faster: measured, 16 to 64 rows are the
-/// best for small rows, a fifth above single rows.
+/// The most rows in one statement. Beyond this a longer statement is no faster: measured, 64 small rows
+/// take a fifth to a third less time than single ones.
 const MOST_ROWS: usize = 64;
 
 /// The most parameters that SQLite takes in one statement.
@@ -50,7 +50,8 @@ impl ForRows {
         let all: Vec<_> = layout.key.iter().chain(&layout.value).collect();
         // Without columns to set, setting the key to itself counts the row as stored all the same.
         let set = if layout.value.is_empty() { &layout.key[..1] } else { &layout.value[..] };
-        let set = set.iter().map(|name| format!("{0} = excluded.{0}", quoted(name))).collect::<Vec<_>>().join(", ");
+        let set =
+            set.iter().map(|name| format!("{0} = excluded.{0}", quoted(name))).collect::<Vec<_>>().join(", ");
         let tuple = |cells: usize| format!("({})", vec!["?"; cells].join(", "));
         let repeated = |text: &str| vec![text; rows].join(", ");
 
@@ -64,7 +65,11 @@ impl ForRows {
             1 => format!("DELETE FROM {table} WHERE {table}.{key} IN ({})", repeated("?")),
             cells => {
                 let key = qualified(&table, &layout.key);
-                format!("DELETE FROM {table} WHERE ({}) IN (VALUES {})", key.join(", "), repeated(&tuple(cells)))
+                format!(
+                    "DELETE FROM {table} WHERE ({}) IN (VALUES {})",
+                    key.join(", "),
+                    repeated(&tuple(cells))
+                )
             }
         };
         let cells = qualified("t", &layout.value);

@@ -48,7 +48,8 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
     /// The whole batch, as many rows in a statement as they come: fast, and undone by the first row that is refused.
     fn apply_all(&self, connection: &Connection, ops: &[Op<K, V>]) -> Result<(), BackendError> {
         self.transaction(connection, |connection| {
-            ops.chunk_by(|one, next| is_upsert(one) == is_upsert(next)).try_for_each(|run| self.write(connection, run))
+            ops.chunk_by(|one, next| is_upsert(one) == is_upsert(next))
+                .try_for_each(|run| self.write(connection, run))
         })
     }
 
@@ -86,8 +87,10 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
             if let Some(error) = &unavailable {
                 return Err(error.clone());
             }
-            let answer = self.transaction(connection, |connection| self.write(connection, std::slice::from_ref(op)));
-            unavailable = answer.as_ref().err().filter(|error| error.class() != ErrorClass::Permanent).cloned();
+            let answer =
+                self.transaction(connection, |connection| self.write(connection, std::slice::from_ref(op)));
+            unavailable =
+                answer.as_ref().err().filter(|error| error.class() != ErrorClass::Permanent).cloned();
             answer
         };
         ops.iter().map(apply_one).collect()
@@ -118,8 +121,9 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
             for ops in &mut chunks {
                 self.bind(&mut statement, ops)?;
                 let stored = statement.raw_execute();
-                let stored = stored
-                    .map_err(|error| refused(&self.layout.table, error, || connection.prepare(sql).is_ok()))?;
+                let stored = stored.map_err(|error| {
+                    refused(&self.layout.table, error, || connection.prepare(sql).is_ok())
+                })?;
                 if upsert && stored < ops.len() {
                     return Err(left_out(&self.layout.table));
                 }
@@ -191,7 +195,10 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
 
     fn execute(&self, connection: &Connection, sql: &str) -> Result<(), BackendError> {
         let statement = connection.prepare_cached(sql);
-        statement.and_then(|mut statement| statement.raw_execute()).map(drop).map_err(|error| self.unavailable(error))
+        statement
+            .and_then(|mut statement| statement.raw_execute())
+            .map(drop)
+            .map_err(|error| self.unavailable(error))
     }
 
     fn unavailable(&self, error: rusqlite::Error) -> BackendError {

@@ -108,19 +108,20 @@ impl Count {
         };
         // The input first: one that cannot be read must not cost anybody the rows that are to be replaced.
         let feed = Feed::start(input, events)?;
-        let table = Table::open(&self.db, &self.table, SHAPE)?;
+        let table = Table::<String>::open(&self.db, &self.table, SHAPE)?;
         if self.replace {
             table.clear()?;
         } else if !self.add {
             refuse_rows(&table)?;
         }
-        let mut expected = table.rows::<String>()?;
+        let mut expected = table.rows()?;
         let builder = Cache::builder().capacity(self.capacity).lanes(threads.max(16));
-        let cache = self.common.tune(builder).backend(table.backend()?).open::<String, i64>()?;
+        let cache = self.common.tune(builder).backend(table.backend()).open::<String, i64>()?;
 
         let mut view = View::new(self.common.quiet);
         let start = Instant::now();
-        let Counted { tally, stopped } = count_all(&cache, &feed, threads, &mut view)?;
+        let Counted { tally, stopped } =
+            count_all(&cache, &feed, threads, self.common.patience(), &mut view)?;
         let writing = start.elapsed();
         let drain = drain(&cache, self.common.patience(), &mut view);
         view.finish();
@@ -136,7 +137,7 @@ impl Count {
             let sum = expected.entry(key).or_insert(0);
             *sum = sum.saturating_add_unsigned(n);
         }
-        let rows = table.rows::<String>()?;
+        let rows = table.rows()?;
         let comparison = Comparison::of(&expected, &rows);
         Ok(Report {
             command: "count",
@@ -162,7 +163,7 @@ impl Count {
     }
 }
 
-fn refuse_rows(table: &Table) -> Result<(), Failure> {
+fn refuse_rows(table: &Table<String>) -> Result<(), Failure> {
     match table.row_count()? {
         0 => Ok(()),
         rows => Err(Failure::TableInUse {
@@ -187,9 +188,10 @@ fn count_all(
     cache: &Cache<String, i64>,
     feed: &Feed,
     threads: usize,
+    patience: Duration,
     view: &mut View,
 ) -> Result<Counted, Failure> {
-    let pace = Pace::default();
+    let pace = Pace { patience, ..Pace::default() };
     let snapshot = || {
         let (read, size) = (feed.bytes_read(), feed.size());
         let mut progress = match size {
@@ -247,11 +249,13 @@ fn count_some(cache: &Cache<String, i64>, feed: &Feed, pace: &Pace) -> Counted {
     let mut tally = Tally::new();
     while let Some(batch) = feed.next() {
         for key in batch {
+            let mut refused_since = None;
             while let Err(error) = writer.add(key.clone(), 1) {
                 if interrupt::asked() {
                     return Counted { tally, stopped: None };
                 }
-                if !may_pass(&error) || pace.stop.load(Ordering::Relaxed) {
+                let since: Instant = *refused_since.get_or_insert_with(Instant::now);
+                if !may_pass(&error) || since.elapsed() > pace.patience || pace.stop.load(Ordering::Relaxed) {
                     pace.stop.store(true, Ordering::Relaxed);
                     return Counted { tally, stopped: Some(error.to_string()) };
                 }
@@ -276,6 +280,8 @@ fn count_some(cache: &Cache<String, i64>, feed: &Feed, pace: &Pace) -> Counted {
 struct Pace {
     /// The cache has refused an event for good: there is no point in going on.
     stop: AtomicBool,
+    /// How long the cache may refuse an event that it may yet take.
+    patience: Duration,
     /// Why an event has to wait.
     waiting: Mutex<Option<String>>,
 }

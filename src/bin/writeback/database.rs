@@ -12,7 +12,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, types::FromSql};
-use writeback::backend::{Columns, Sqlite, SqliteTable};
+use writeback::backend::{Columns, SqlKey, Sqlite, SqliteOpenError, SqliteTable};
 
 use crate::failure::Failure;
 
@@ -35,38 +35,40 @@ impl fmt::Display for Shape {
 }
 
 /// A table of a known [`Shape`] in a database file.
-#[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct Table<K> {
     path: PathBuf,
     name: String,
     shape: Shape,
+    backend: SqliteTable<K, i64>,
 }
 
-impl Table {
+impl<K: SqlKey + FromSql + Eq + Hash> Table<K> {
     /// The table `name` of the database at `path`; either is made if there is none.
     pub(crate) fn open(path: &Path, name: &str, shape: Shape) -> Result<Self, Failure> {
-        let table = Self { path: whole_path(path)?, name: name.to_owned(), shape };
-        if name.is_empty() {
-            return Err(table.problem("a table needs a name: give one with --table"));
+        let path = whole_path(path)?;
+        let at = Place { path: &path, table: name };
+        // Touched directly first: what is wrong with a file is best said in the words of its user.
+        let touch = |db: Connection| db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+        let create = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        if !is_plain(name) {
+            return Err(at.problem(format!(
+                "`{name}` cannot name a table: use letters, digits and _, and begin with a letter (not with sqlite_)"
+            )));
         }
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-        let db = table.connect(flags)?;
-        let columns = table.columns(&db).map_err(|error| table.failure(&error))?;
-        if columns.is_empty() {
-            let Shape { key, key_type, value } = shape;
-            let name = quoted(name);
-            let create = format!(
-                "CREATE TABLE {name} ({key} {key_type} PRIMARY KEY NOT NULL, {value} INTEGER NOT NULL) {}",
-                if key_type == "TEXT" { "WITHOUT ROWID" } else { "" }
-            );
-            db.execute(&create, []).map_err(|error| table.failure(&error))?;
-        } else if !shape.is_of(&columns) {
-            let columns: Vec<_> = columns.iter().map(ToString::to_string).collect();
-            let found = format!("({})", columns.join(", "));
-            let wanted = shape.to_string();
-            return Err(Failure::TableShape { path: table.path, table: table.name, found, wanted });
-        }
-        Ok(table)
+        connect(&path, create).and_then(touch).map_err(|error| at.failure(&error))?;
+        let columns = Columns::new().key([shape.key]).value([shape.value]);
+        let backend = Sqlite::open(&path).and_then(|db| db.table_with(name, columns));
+        let backend = backend.map_err(|error| match error {
+            SqliteOpenError::Shape { difference, found, .. } => Failure::TableShape {
+                path: path.clone(),
+                table: name.to_owned(),
+                difference,
+                found,
+                wanted: shape.to_string(),
+            },
+            other => at.problem(other.to_string()),
+        })?;
+        Ok(Self { path, name: name.to_owned(), shape, backend })
     }
 
     /// What messages call the database.
@@ -81,7 +83,7 @@ impl Table {
 
     /// How many rows there are.
     pub(crate) fn row_count(&self) -> Result<u64, Failure> {
-        let count = format!("SELECT count(*) FROM {}", quoted(&self.name));
+        let count = format!("SELECT count(*) FROM \"{}\"", self.name);
         let db = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let rows: i64 = db.query_row(&count, [], |row| row.get(0)).map_err(|error| self.failure(&error))?;
         Ok(rows.unsigned_abs())
@@ -89,15 +91,15 @@ impl Table {
 
     /// Deletes all rows.
     pub(crate) fn clear(&self) -> Result<(), Failure> {
-        let delete = format!("DELETE FROM {}", quoted(&self.name));
+        let delete = format!("DELETE FROM \"{}\"", self.name);
         let db = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         db.execute(&delete, []).map(drop).map_err(|error| self.failure(&error))
     }
 
     /// All rows.
-    pub(crate) fn rows<K: FromSql + Eq + Hash>(&self) -> Result<HashMap<K, i64>, Failure> {
+    pub(crate) fn rows(&self) -> Result<HashMap<K, i64>, Failure> {
         let Shape { key, value, .. } = self.shape;
-        let select = format!("SELECT {key}, {value} FROM {}", quoted(&self.name));
+        let select = format!("SELECT {key}, {value} FROM \"{}\"", self.name);
         let db = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let read = || {
             let mut statement = db.prepare(&select)?;
@@ -108,30 +110,34 @@ impl Table {
     }
 
     /// What the cache writes to the table with.
-    pub(crate) fn backend(&self) -> Result<SqliteTable, Failure> {
-        let columns = Columns::new(self.shape.key, self.shape.value);
-        Sqlite::open(&self.path)
-            .and_then(|db| db.table_with(&self.name, columns))
-            .map_err(|error| self.problem(error.to_string()))
+    pub(crate) fn backend(&self) -> SqliteTable<K, i64> {
+        self.backend.clone()
     }
 
     fn connect(&self, mode: OpenFlags) -> Result<Connection, Failure> {
-        let db = Connection::open_with_flags(&self.path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .and_then(|db| db.busy_timeout(PATIENCE).map(|()| db));
-        db.map_err(|error| self.failure(&error))
+        connect(&self.path, mode).map_err(|error| self.failure(&error))
     }
 
-    /// The columns of the table, none if there is no table.
-    fn columns(&self, db: &Connection) -> rusqlite::Result<Vec<Found>> {
-        let mut statement = db.prepare("SELECT name, type, pk FROM pragma_table_info(?1)")?;
-        let columns = statement.query_map([&self.name], |row| {
-            Ok(Found { name: row.get(0)?, kind: row.get(1)?, primary_key: row.get::<_, i64>(2)? > 0 })
-        })?;
-        columns.collect()
+    fn failure(&self, error: &rusqlite::Error) -> Failure {
+        Place { path: &self.path, table: &self.name }.failure(error)
     }
+}
 
+fn connect(path: &Path, mode: OpenFlags) -> rusqlite::Result<Connection> {
+    let db = Connection::open_with_flags(path, mode | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(PATIENCE)?;
+    Ok(db)
+}
+
+/// What an error is about.
+struct Place<'a> {
+    path: &'a Path,
+    table: &'a str,
+}
+
+impl Place<'_> {
     fn problem(&self, reason: impl Into<String>) -> Failure {
-        Failure::Database { path: self.path.clone(), reason: reason.into() }
+        Failure::Database { path: self.path.to_owned(), reason: reason.into() }
     }
 
     fn failure(&self, error: &rusqlite::Error) -> Failure {
@@ -157,40 +163,21 @@ impl Table {
                 rusqlite::Error::InvalidColumnType(_, column, found) => format!(
                     "in the table `{}` a `{column}` is {}, which does not belong there: correct the row, or use \
                      another table",
-                    self.name,
+                    self.table,
                     found.to_string().to_lowercase()
                 ),
-                other => format!("the table `{}` cannot be used: {other}", self.name),
+                other => format!("the table `{}` cannot be used: {other}", self.table),
             },
         };
         self.problem(advice)
     }
 }
 
-impl Shape {
-    fn is_of(&self, columns: &[Found]) -> bool {
-        let [key, value] = columns else { return false };
-        let same = |found: &str, wanted: &str| found.eq_ignore_ascii_case(wanted);
-        let key_fits = same(&key.name, self.key) && same(&key.kind, self.key_type) && key.primary_key;
-        key_fits && same(&value.name, self.value) && same(&value.kind, "INTEGER") && !value.primary_key
-    }
-}
-
-/// A column as the database describes it.
-struct Found {
-    name: String,
-    kind: String,
-    primary_key: bool,
-}
-
-impl fmt::Display for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        if !self.kind.is_empty() {
-            write!(f, " {}", self.kind)?;
-        }
-        if self.primary_key { f.write_str(" PRIMARY KEY") } else { Ok(()) }
-    }
+/// Whether the backend takes `name` for a table.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let reserved = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
+    name.bytes().all(plain) && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit()) && !reserved
 }
 
 /// An absolute path, which SQLite cannot take for one of its special names.
@@ -211,8 +198,4 @@ fn whole_path(path: &Path) -> Result<PathBuf, Failure> {
         }
         _ => Ok(whole),
     }
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -89,11 +89,11 @@ impl Demo {
     pub(crate) fn run(self) -> Result<Report, Failure> {
         let threads = threads(self.common.threads);
         let place = Place::new(self.db.clone())?;
-        let table = Table::open(place.path(), TABLE, SHAPE)?;
-        let mut expected = table.rows::<i64>()?;
+        let table = Table::<i64>::open(place.path(), TABLE, SHAPE)?;
+        let mut expected = table.rows()?;
         let capacity = self.capacity.unwrap_or(self.players as usize);
         let builder = Cache::builder().capacity(capacity).lanes(threads.max(16));
-        let cache = self.common.tune(builder).backend(table.backend()?).open::<i64, i64>()?;
+        let cache = self.common.tune(builder).backend(table.backend()).open::<i64, i64>()?;
 
         let title = format!(
             "{}, {}, skew {}{}",
@@ -130,7 +130,7 @@ impl Demo {
             let sum = expected.entry(player).or_insert(0);
             *sum = sum.saturating_add(won);
         }
-        let rows = table.rows::<i64>()?;
+        let rows = table.rows()?;
         let comparison = Comparison::of(&expected, &rows);
         Ok(Report {
             command: "demo",

@@ -46,10 +46,10 @@ pub(crate) enum Failure {
     Database { path: PathBuf, reason: String },
 
     #[error(
-        "{path}: the table `{table}` is of another shape, {found}, where {wanted} is needed; \
-         choose another table or another --db"
+        "{path}: the table `{table}` is of another shape: {difference}; it is {found} where {wanted} is \
+         needed: use another table or another --db"
     )]
-    TableShape { path: PathBuf, table: String, found: String, wanted: String },
+    TableShape { path: PathBuf, table: String, difference: String, found: String, wanted: String },
 
     #[error(
         "{path}: the table `{table}` already has {rows} rows; use --add to count on top of them, --replace to start \

@@ -27,7 +27,7 @@ pub(crate) struct Common {
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = value_parser!(u64).range(1..=1_000_000))]
     batch_size: u64,
 
-    /// How long the end may take to write what is still dirty
+    /// How long the database may take to write what is dirty at the end, or to take an event at all
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     drain_timeout: Duration,
 

@@ -66,14 +66,17 @@ impl View {
     /// Shows what `snapshot` says until nobody holds a sender of `running` any more.
     pub(crate) fn watch(&mut self, running: &Receiver<Infallible>, snapshot: impl Fn() -> Snapshot) {
         loop {
-            match running.recv_timeout(FRAME) {
+            let ended = match running.recv_timeout(FRAME) {
                 Ok(never) => match never {},
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
             if interrupt::asked() && !self.hinted {
                 self.hinted = true;
                 self.note(interrupt::HINT);
+            }
+            if ended {
+                return;
             }
             let now = Instant::now();
             if now >= self.due && !matches!(self.mode, Mode::Quiet) {
