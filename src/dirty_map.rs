@@ -21,8 +21,15 @@ impl DirtyMap {
     pub(crate) fn mark(&self, at: Position) {
         let word = at.index() / 64;
         // Release, both: the table word came before the bit, the bit before its summary. Pair with `sweep`.
-        self.bits[word].fetch_or(1 << (at.index() % 64), Ordering::Release);
-        self.summary[word / 64].fetch_or(1 << (word % 64), Ordering::Release);
+        let order = if cfg!(mutant = "map_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        let (bits, summary) = (&self.bits[word], &self.summary[word / 64]);
+        if cfg!(mutant = "map_order") {
+            summary.fetch_or(1 << (word % 64), order);
+            bits.fetch_or(1 << (at.index() % 64), order);
+            return;
+        }
+        bits.fetch_or(1 << (at.index() % 64), order);
+        summary.fetch_or(1 << (word % 64), order);
     }
 
     /// Clears all bits, and gives the place of each to `found`. Only the flusher does this.

@@ -95,14 +95,18 @@ impl Event {
         let turn = *lock(&self.turn);
         self.sleepers.fetch_add(1, Ordering::Relaxed);
         // SeqCst: either `notify` sees this sleeper, or the sleeper's next look sees what was done before `notify`.
-        fence(Ordering::SeqCst);
+        if !cfg!(mutant = "listen_fence") {
+            fence(Ordering::SeqCst);
+        }
         Listener { event: self, turn }
     }
 
     /// Something has changed: everyone who listens looks again.
     pub(crate) fn notify(&self) {
         // SeqCst: see `listen`.
-        fence(Ordering::SeqCst);
+        if !cfg!(mutant = "notify_fence") {
+            fence(Ordering::SeqCst);
+        }
         if self.sleepers.load(Ordering::Relaxed) > 0 {
             *lock(&self.turn) += 1;
             self.turns.notify_all();

@@ -26,7 +26,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(crossbeam_loom)]
 mod model {
     use loom::sync::atomic as inner;
-    pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicU8, Ordering, fence};
 
     macro_rules! strong_or_weak {
         ($($name:ident: $int:ty),*) => {$(
@@ -64,6 +64,32 @@ mod model {
                 }
             }
         )*};
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct AtomicPtr<T>(inner::AtomicPtr<T>);
+
+    impl<T> AtomicPtr<T> {
+        pub(crate) fn new(pointer: *mut T) -> Self {
+            Self(inner::AtomicPtr::new(pointer))
+        }
+
+        pub(crate) fn load(&self, order: Ordering) -> *mut T {
+            if cfg!(strong_atomics) {
+                let null = std::ptr::null_mut();
+                self.0.compare_exchange(null, null, Ordering::AcqRel, Ordering::Acquire).unwrap_or_else(|now| now)
+            } else {
+                self.0.load(order)
+            }
+        }
+    }
+
+    impl<T> std::ops::Deref for AtomicPtr<T> {
+        type Target = inner::AtomicPtr<T>;
+
+        fn deref(&self) -> &inner::AtomicPtr<T> {
+            &self.0
+        }
     }
 
     strong_or_weak!(AtomicBool: bool, AtomicU32: u32, AtomicU64: u64, AtomicUsize: usize);

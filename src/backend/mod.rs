@@ -12,7 +12,10 @@ use std::{fmt, sync::Arc};
 
 pub use memory::{Call, Doing, Memory};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{Columns, SqlKey, SqlValue, Sqlite, SqliteOpenError, SqliteTable};
+pub use sqlite::{
+    CellError, Column, Columns, RowReader, RowWriter, SqlCell, SqlKey, SqlRef, SqlType, SqlValue, Sqlite,
+    SqliteError, SqliteOpenError, SqliteTable,
+};
 
 /// A database, seen as a map from `K` to `V`.
 ///

@@ -46,10 +46,11 @@ impl Fifo {
             let cell = self.cell(ticket);
             // AcqRel: if a consumer has given this ticket up (its swap found zero), this sees its head. A cell that is
             // still taken belongs to a consumer of the last lap that has not got to it: the next ticket is as good.
-            if cell.compare_exchange(0, value, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            let order = if cfg!(mutant = "fifo_relaxed") { Ordering::Relaxed } else { Ordering::AcqRel };
+            if cell.compare_exchange(0, value, order, Ordering::Relaxed).is_err() {
                 continue;
             }
-            if self.head.load(Ordering::Relaxed) <= ticket {
+            if self.head.load(Ordering::Relaxed) <= ticket || cfg!(mutant = "fifo_recheck") {
                 return;
             }
             // The consumer of this ticket was here before us, so nobody would look into the cell for a whole lap. If

@@ -189,7 +189,7 @@ where
         }
         // What has been seen must be flushed by the next barrier, also if its writer stalls before it has told the
         // flusher. No wake-up from a read: the writer makes it, and a barrier brings its own.
-        if word.is_dirty() && !self.slab.is_announced(slot, guard) {
+        if word.is_dirty() && !self.slab.is_announced(slot, guard) && !cfg!(mutant = "see_silent") {
             self.dirty_map.mark(at);
             self.slab.announce(slot, guard);
         }

@@ -121,10 +121,11 @@ where
         guard: &Guard,
     ) -> Result<(Position, u64), (Draft, Refused)> {
         let Draft { mut slot, kind, weight } = draft;
+        let closed_early = cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed);
         let window = self.epochs.enter(writer.running());
         // Relaxed: behind the window's fence. Either we see that the cache is closed, or the checkpoint of the one who
         // closes it waits for this window. Pairs with the fence in `Checkpoint::begin`.
-        let replaced = if self.closed.load(Ordering::Relaxed) {
+        let replaced = if closed_early || !cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed) {
             Err(Refused::Closed)
         } else {
             self.swing(&mut slot, kind, hash, expect, window.epoch, credit, guard)
@@ -135,6 +136,9 @@ where
         };
         let (id, at) = (slot.release(), replaced.at);
         let mut wake = false;
+        if cfg!(mutant = "announce_early") {
+            self.slab.announce(id, guard);
+        }
         // Announce, then say so. Whoever sees a dirty entry either knows that the flusher hears of it, or tells it.
         if replaced.was_clean {
             let dirtied = writer.count_dirtied();
@@ -142,7 +146,7 @@ where
                 self.dirty_map.mark(at);
             }
             wake = self.is_threshold(dirtied);
-        } else if !replaced.was_announced {
+        } else if !replaced.was_announced && !cfg!(mutant = "overwrite_silent") {
             self.dirty_map.mark(at);
         }
         self.slab.announce(id, guard);

@@ -34,11 +34,11 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-use word::{Meta, stride_bits};
 pub(crate) use word::{Kind, SlotId, Word};
+use word::{Meta, stride_bits};
 
 /// Entries in a bucket: eight words of eight bytes, one of them for bookkeeping.
-pub(crate) const PLACES: usize = 7;
+pub(crate) const PLACES: usize = if cfg!(crossbeam_loom) { 2 } else { 7 };
 
 /// How many buckets a key's entry may live in.
 pub(crate) const REACH: usize = if cfg!(crossbeam_loom) { 2 } else { 8 };
@@ -300,7 +300,11 @@ impl Table {
                 // looked into the slot. But a swap and not a store: as a read-modify-write it lets the release
                 // sequence that `vacate` began go on, so that whoever takes the place next still hands on what
                 // `vacate` did before.
-                place.swap(empty.0, Ordering::Relaxed);
+                if cfg!(mutant = "withdraw_store") {
+                    place.store(empty.0, Ordering::Relaxed);
+                } else {
+                    place.swap(empty.0, Ordering::Relaxed);
+                }
                 return Err(());
             }
             let decided = meta.decided(distance, at.place(), word.tag());
@@ -364,7 +368,8 @@ impl Table {
         debug_assert!(!old.is_tentative() && !old.is_empty() && !new.is_empty());
         // AcqRel: Release publishes the new slot, pairs with the Acquire in `word` and `scan`; Acquire because the
         // caller goes on with the old slot. Acquire on failure: the caller may look into what it found.
-        match self.place(at).compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire) {
+        let publish = if cfg!(mutant = "replace_relaxed") { Ordering::Relaxed } else { Ordering::AcqRel };
+        match self.place(at).compare_exchange(old.0, new.0, publish, Ordering::Acquire) {
             Ok(_) => Ok(()),
             Err(now) => Err(Word(now)),
         }
@@ -449,6 +454,37 @@ impl Table {
                 Err(now) => meta = Meta(now),
             }
         }
+    }
+}
+
+/// What a model looks at when all is done, or to see that an insert was decided.
+#[cfg(all(test, crossbeam_loom))]
+impl Table {
+    /// How many inserts of this hash's home were decided.
+    pub(crate) fn inserts(&self, hash: u64) -> u32 {
+        self.buckets[self.home(hash)].meta(Ordering::Acquire).inserts()
+    }
+
+    /// All visible words; asserts that nothing is left half done.
+    pub(crate) fn audit(&self) -> Vec<(Position, Word)> {
+        let mut words = Vec::new();
+        let mut far = vec![0; self.buckets.len()];
+        for (bucket, content) in self.buckets.iter().enumerate() {
+            for (index, place) in content.places.iter().enumerate() {
+                let (at, word) = (Position::new(bucket, index), Word(place.load(Ordering::Acquire)));
+                assert!(!word.is_tentative(), "{word:?} was left tentative");
+                if !word.is_empty() {
+                    far[self.home_of(at, word)] += usize::from(word.distance() > 0);
+                    words.push((at, word));
+                }
+            }
+        }
+        for (bucket, far) in self.buckets.iter().zip(far) {
+            let meta = bucket.meta(Ordering::Acquire);
+            assert!(!meta.is_pending(), "an insert was left pending");
+            assert_eq!(meta.far(), far, "miscounted far entries");
+        }
+        words
     }
 }
 

@@ -85,7 +85,11 @@ fn a_range_does_not_fill_up_before_the_table_does() {
             }
         }
         println!("{capacity}: {full} of {} met a full range, {far} live away from home", 2 * capacity);
-        assert!(full * 1000 <= capacity, "{full} of {} at capacity {capacity} met a full range", 2 * capacity);
+        assert!(
+            full * 1000 <= capacity,
+            "{full} of {} at capacity {capacity} met a full range",
+            2 * capacity
+        );
     }
 }
 

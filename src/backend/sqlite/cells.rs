@@ -89,8 +89,17 @@ macro_rules! unsigned {
 
 signed!(i8 i16 i32 i64 isize u8 u16 u32);
 unsigned!(u64 usize);
-key!(i8; i16; i32; i64; isize; u8; u16; u32; u64; usize; bool; String; Box<str>; Arc<str>; Vec<u8>; Box<[u8]>; Arc<[u8]>; [u8; N], [const N: usize];);
-value!(i8; i16; i32; i64; isize; u8; u16; u32; u64; usize; bool; f32; f64; String; Box<str>; Arc<str>; Vec<u8>; Box<[u8]>; Arc<[u8]>; [u8; N], [const N: usize]; Option<T>, [T: SqlCell];);
+key! {
+    i8; i16; i32; i64; isize; u8; u16; u32; u64; usize; bool;
+    String; Box<str>; Arc<str>;
+    Vec<u8>; Box<[u8]>; Arc<[u8]>; [u8; N], [const N: usize];
+}
+value! {
+    i8; i16; i32; i64; isize; u8; u16; u32; u64; usize; bool; f32; f64;
+    String; Box<str>; Arc<str>;
+    Vec<u8>; Box<[u8]>; Arc<[u8]>; [u8; N], [const N: usize];
+    Option<T>, [T: SqlCell];
+}
 
 impl SqlCell for bool {
     const TYPE: SqlType = SqlType::Integer;

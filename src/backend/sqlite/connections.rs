@@ -43,8 +43,15 @@ impl Connections {
         }
         let synchronous = if settings.full_sync { "FULL" } else { "NORMAL" };
         writer.pragma_update(None, "synchronous", synchronous).map_err(failed)?;
-        let readers =
-            Readers { path, settings: settings.clone(), pool: Mutex::default(), returned: Condvar::new() };
+        writer.pragma_update(None, "wal_autocheckpoint", LOG_PAGES).map_err(failed)?;
+        let readers = Readers {
+            pool: Mutex::default(),
+            returned: Condvar::new(),
+            settings: settings.clone(),
+            path: path.clone(),
+        };
+        // One at once: the first load should not be the first to hear that there is no file handle left.
+        readers.read(|_| ()).map_err(failed)?;
         Ok(Self { readers: Some(readers), writer: Mutex::new(writer) })
     }
 

@@ -207,7 +207,8 @@ impl Found {
         let mut collations = connection.prepare(collations)?;
         let collations = collations.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let collations = collations.collect::<rusqlite::Result<Vec<(Option<String>, String)>>>()?;
-        let columns = "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk > 0, hidden > 0 FROM pragma_table_xinfo(?1)";
+        let columns = "SELECT name, type, \"notnull\", dflt_value IS NOT NULL, pk > 0, hidden > 0 \
+                       FROM pragma_table_xinfo(?1)";
         let mut columns = connection.prepare(columns)?;
         let columns = columns.query_map([table], |row| {
             let name: String = row.get(0)?;

@@ -96,7 +96,6 @@ impl Sqlite {
     }
 
     /// Options to open a database with.
-    #[must_use]
     pub fn options() -> SqliteOptions {
         SqliteOptions::default()
     }

@@ -63,13 +63,11 @@ impl ForRows {
         );
         let delete = match layout.key.len() {
             1 => format!("DELETE FROM {table} WHERE {table}.{key} IN ({})", repeated("?")),
-            cells => {
-                let key = qualified(&table, &layout.key);
-                format!(
-                    "DELETE FROM {table} WHERE ({}) IN (VALUES {})",
-                    key.join(", "),
-                    repeated(&tuple(cells))
-                )
+            _ => {
+                // Not `IN (VALUES ...)`: SQLite walks over the whole table for it.
+                let cells = qualified(&table, &layout.key).into_iter().map(|name| format!("{name} = ?"));
+                let one = format!("({})", cells.collect::<Vec<_>>().join(" AND "));
+                format!("DELETE FROM {table} WHERE {}", vec![&*one; rows].join(" OR "))
             }
         };
         let cells = qualified("t", &layout.value);
@@ -78,9 +76,10 @@ impl ForRows {
         let wanted_rows = (0..rows).map(place).collect::<Vec<_>>().join(", ");
         let matches = qualified("t", &layout.key).into_iter().enumerate();
         let matches: Vec<_> = matches.map(|(cell, name)| format!("{name} = w.k{cell}")).collect();
+        // `main` tells the table from the list of keys, should both have the same name.
         // CROSS JOIN keeps SQLite from walking over the table and looking the rows up among the keys.
         let select = format!(
-            "WITH w (place, {wanted}) AS (VALUES {wanted_rows}) SELECT {} FROM w CROSS JOIN {table} AS t ON {}",
+            "WITH w (place, {wanted}) AS (VALUES {wanted_rows}) SELECT {} FROM w CROSS JOIN main.{table} AS t ON {}",
             std::iter::once("w.place".to_owned()).chain(cells).collect::<Vec<_>>().join(", "),
             matches.join(" AND "),
         );

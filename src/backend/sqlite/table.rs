@@ -208,6 +208,9 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
 
 impl<K: SqlKey, V: SqlValue> Backend<K, V> for SqliteTable<K, V> {
     fn load(&self, keys: &[K]) -> Result<Vec<Option<V>>, BackendError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut values: Vec<Option<V>> = keys.iter().map(|_| None).collect();
         let read = self.connections.read(|connection| {
             // A single statement has one snapshot anyway.

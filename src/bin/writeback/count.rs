@@ -5,7 +5,7 @@ use std::{
     convert::Infallible,
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::{ArgGroup, Args, builder::NonEmptyStringValueParser};
-use writeback::Cache;
+use writeback::{Cache, Error};
 
 use crate::{
     database::{Shape, Table},
@@ -51,7 +51,7 @@ After an interrupt the table holds what was counted until then, and the exit cod
 /// Count the words of a text, or the values of a CSV column, into an SQLite table.
 ///
 /// Each event is one `update(key, +1)` on the cache; what reaches the database are the sums, coalesced and in
-/// batches. At the end all rows are read back and compared with an exact tally that was kept beside the cache.
+/// batches. At the end all rows are read back and compared with an exact tally, kept beside the cache.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, group = ArgGroup::new("events").required(true).args(["words", "column"]))]
 pub(crate) struct Count {
@@ -198,8 +198,8 @@ fn count_all(
             Some(size) => format!("{} of {}", format::bytes(read), format::bytes(size)),
             None => format!("{} read", format::bytes(read)),
         };
-        if let Some(reason) = pace.waiting().as_deref() {
-            progress.push_str(", waiting: ");
+        if let Some(reason) = *pace.waiting() {
+            progress.push_str(", waiting for ");
             progress.push_str(reason);
         }
         Snapshot {
@@ -259,7 +259,10 @@ fn count_some(cache: &Cache<String, i64>, feed: &Feed, pace: &Pace) -> Counted {
                     pace.stop.store(true, Ordering::Relaxed);
                     return Counted { tally, stopped: Some(error.to_string()) };
                 }
-                *pace.waiting() = Some(error.to_string());
+                *pace.waiting() = Some(match error {
+                    Error::Load(_) => "the database to answer",
+                    _ => "room in the cache",
+                });
                 thread::sleep(RETRY_AFTER);
             }
             match tally.get_mut(&key) {
@@ -282,12 +285,12 @@ struct Pace {
     stop: AtomicBool,
     /// How long the cache may refuse an event that it may yet take.
     patience: Duration,
-    /// Why an event has to wait.
-    waiting: Mutex<Option<String>>,
+    /// What an event has to wait for.
+    waiting: Mutex<Option<&'static str>>,
 }
 
 impl Pace {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+    fn waiting(&self) -> MutexGuard<'_, Option<&'static str>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

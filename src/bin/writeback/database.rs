@@ -1,7 +1,7 @@
 //! The SQLite table that a command writes through the cache and reads back without it.
 //!
-//! Whatever is here uses the database directly, so that the verdict of a command does not rest on the code that it
-//! judges; only [`Table::backend`] makes what the cache writes with.
+//! Whatever reads here uses the database directly, so that the verdict of a command does not rest on the code
+//! that it judges; only [`Table::open`] uses that code, to make the table and the backend.
 
 use std::{
     collections::HashMap,

@@ -47,9 +47,10 @@ Then look at the board:
 
 /// Update a leaderboard as fast as it goes, then check every row of the database.
 ///
-/// Writer threads add points to the scores of players, a few of whom play most of the time (a Zipf distribution),
-/// in a cache in front of SQLite. Each writer keeps a ledger of the points that were acknowledged. At the end the
-/// cache is drained, the database is read back without it, and each row must be the sum of the ledgers.
+/// Writer threads add points to the scores of players, a few of whom play most of the time (a Zipf
+/// distribution), in a cache in front of SQLite. Each writer keeps a ledger of the points that were acknowledged.
+/// At the end the cache is drained, the database is read back without it, and each row must be the sum of the
+/// ledgers.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Demo {
@@ -58,10 +59,11 @@ pub(crate) struct Demo {
     seconds: Duration,
 
     /// Players on the board
-    #[arg(long, short, value_name = "N", default_value_t = 100_000, value_parser = value_parser!(u64).range(1..=20_000_000))]
+    #[arg(long, short, value_name = "N", default_value_t = 100_000)]
+    #[arg(value_parser = value_parser!(u64).range(1..=20_000_000))]
     players: u64,
 
-    /// How unequally the players play: 0 is all alike, 1 gives the n-th player one n-th of the first one's updates
+    /// How unequally they play: 0 is all alike, 1 gives the n-th player one n-th of the first one's updates
     #[arg(long, value_name = "S", default_value_t = 0.99, value_parser = skew)]
     skew: f64,
 

@@ -20,8 +20,8 @@ pub(crate) enum Failure {
     Damaged { input: String, at: String, source: io::Error },
 
     #[error(
-        "{input} is compressed with {format}, which is not understood here: decompress it first, for example with \
-         `{with} -dc`"
+        "{input} is compressed with {format}, which is not understood here: decompress it first, for example \
+         with `{with} -dc`"
     )]
     Compression { input: String, format: &'static str, with: &'static str },
 
@@ -52,7 +52,7 @@ pub(crate) enum Failure {
     TableShape { path: PathBuf, table: String, difference: String, found: String, wanted: String },
 
     #[error(
-        "{path}: the table `{table}` already has {rows} rows; use --add to count on top of them, --replace to start \
+        "{path}: the table `{table}` already has {rows}; use --add to count on top of them, --replace to start \
          from nothing, or --table for another table"
     )]
     TableInUse { path: PathBuf, table: String, rows: String },

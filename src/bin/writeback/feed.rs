@@ -1,7 +1,8 @@
 //! A thread of its own reads the input and hands the events over in batches.
 //!
-//! The thread is the only one that waits for the input, so that an interrupt is obeyed although no byte comes in;
-//! it is then left behind. It owns the [`Outbox`], and sends what it has before each read that may have to wait.
+//! The thread is the only one that waits for the input, so that an interrupt is obeyed although no byte comes
+//! in; it is then left behind. It owns the [`Outbox`], and sends what it has before each read that may have to
+//! wait.
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,7 +1,7 @@
 //! How long the cache took to acknowledge a write.
 //!
-//! Each writer records into a histogram of its own and publishes it now and then, so that the live view costs the
-//! writers next to nothing.
+//! Each writer records into a histogram of its own and publishes it now and then, so that the live view costs
+//! the writers next to nothing.
 
 use std::{
     sync::{Mutex, PoisonError},

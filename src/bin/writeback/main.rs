@@ -1,7 +1,7 @@
 //! The command-line tool `writeback`: see the engine at work, or count real events with it.
 //!
-//! Each command ends with a verdict: what the database holds, read without the cache, against what the cache has
-//! acknowledged.
+//! Each command ends with a verdict: what the database holds, read without the cache, against what the cache
+//! has acknowledged.
 
 mod column;
 mod count;
@@ -38,9 +38,13 @@ Exit codes:
   3    the database did not take everything in time
   130  interrupted before the work was done
 
-Ctrl-C (or SIGTERM) stops the work, writes what was acknowledged, and still gives the verdict; a second one quits.";
+Ctrl-C (or SIGTERM) stops the work, writes what was acknowledged, and still gives the verdict.
+A second one quits at once.";
 
-/// A write-back cache at work: writes are acknowledged from memory and reach SQLite later, coalesced and batched.
+/// A write-back cache at work.
+///
+/// Writes are acknowledged from memory and reach SQLite later, coalesced and in batches. Each command ends with a
+/// verdict: the database is read back without the cache and compared with what was acknowledged.
 #[derive(Debug, Parser)]
 #[command(name = "writeback", version, after_help = EXIT_CODES, arg_required_else_help = true)]
 struct Arguments {

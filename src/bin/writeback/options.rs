@@ -8,6 +8,9 @@ use writeback::Builder;
 /// More threads than this are a slip of the finger.
 const MOST_THREADS: u64 = 1_024;
 
+/// How long a write waits for room before its thread looks up and sees that it is time to end.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How the work is done and shown.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
@@ -16,7 +19,8 @@ pub(crate) struct Common {
     pub(crate) threads: Option<u64>,
 
     /// A key is written at most this long after it first became dirty
-    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = value_parser!(u64).range(1..=3_600_000))]
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    #[arg(value_parser = value_parser!(u64).range(1..=3_600_000))]
     max_delay: u64,
 
     /// Dirty entries that make the cache flush early [default: half of the capacity]
@@ -24,7 +28,8 @@ pub(crate) struct Common {
     flush_at: Option<u64>,
 
     /// The most rows that go to the database in one transaction
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    #[arg(value_parser = value_parser!(u64).range(1..=1_000_000))]
     batch_size: u64,
 
     /// How long the database may take to write what is dirty at the end, or to take an event at all
@@ -43,8 +48,9 @@ pub(crate) struct Common {
 impl Common {
     /// Sets up the cache as asked.
     pub(crate) fn tune(&self, builder: Builder) -> Builder {
+        let max_delay = Duration::from_millis(self.max_delay);
         let builder =
-            builder.max_delay(Duration::from_millis(self.max_delay)).batch_size(self.batch_size as usize);
+            builder.max_delay(max_delay).batch_size(self.batch_size as usize).write_timeout(WRITE_TIMEOUT);
         match self.flush_at {
             Some(dirty) => builder.flush_at(dirty as usize),
             None => builder,

@@ -73,7 +73,7 @@ impl Report {
         }
     }
 
-    /// Prints the summary, and the line of JSON if it is wanted, which then has the standard output for itself.
+    /// Prints the summary, and the line of JSON if wanted, which then has the standard output for itself.
     pub(crate) fn print(&self, json: bool) -> Result<(), Failure> {
         let summary = self.summary();
         if json {
@@ -193,7 +193,7 @@ impl Report {
         line
     }
 
-    /// How many acknowledged writes there were for each one of the database; `None` if there was none of those.
+    /// How many acknowledged writes there were for each one of the database; `None` if there was none.
     fn ratio(&self) -> Option<f64> {
         let writes = self.stats.backend_writes;
         (writes > 0).then(|| self.acked as f64 / writes as f64)

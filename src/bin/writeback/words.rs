@@ -1,4 +1,4 @@
-//! The words of a text: `[a-z]+('[a-z]+)?` in the lower-cased text, so that anyone can check the counts with `grep`.
+//! The words of a text: `[a-z]+('[a-z]+)?` in the lower-cased text, so that anyone can check with `grep`.
 
 /// The longest word that is taken for one; a run of letters beyond it is not text.
 pub(crate) const LONGEST: usize = 65_536;
