@@ -73,7 +73,8 @@ impl Drop for Window<'_> {
     fn drop(&mut self) {
         // Release: all that the writer did in the window, its announcement included, comes before. Pairs with the
         // Acquire in `Checkpoint::poll`.
-        self.running.store(0, if cfg!(mutant = "leave_relaxed") { Ordering::Relaxed } else { Ordering::Release });
+        self.running
+            .store(0, if cfg!(mutant = "leave_relaxed") { Ordering::Relaxed } else { Ordering::Release });
     }
 }
 

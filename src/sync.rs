@@ -77,7 +77,9 @@ mod model {
         pub(crate) fn load(&self, order: Ordering) -> *mut T {
             if cfg!(strong_atomics) {
                 let null = std::ptr::null_mut();
-                self.0.compare_exchange(null, null, Ordering::AcqRel, Ordering::Acquire).unwrap_or_else(|now| now)
+                self.0
+                    .compare_exchange(null, null, Ordering::AcqRel, Ordering::Acquire)
+                    .unwrap_or_else(|now| now)
             } else {
                 self.0.load(order)
             }

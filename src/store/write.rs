@@ -125,11 +125,12 @@ where
         let window = self.epochs.enter(writer.running());
         // Relaxed: behind the window's fence. Either we see that the cache is closed, or the checkpoint of the one who
         // closes it waits for this window. Pairs with the fence in `Checkpoint::begin`.
-        let replaced = if closed_early || !cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed) {
-            Err(Refused::Closed)
-        } else {
-            self.swing(&mut slot, kind, hash, expect, window.epoch, credit, guard)
-        };
+        let replaced =
+            if closed_early || !cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed) {
+                Err(Refused::Closed)
+            } else {
+                self.swing(&mut slot, kind, hash, expect, window.epoch, credit, guard)
+            };
         let replaced = match replaced {
             Ok(replaced) => replaced,
             Err(refused) => return Err((Draft { slot, kind, weight }, refused)),

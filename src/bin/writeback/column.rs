@@ -52,14 +52,12 @@ impl Column {
             Err(error) => return Err(failure(error, &self.input, &self.explain)),
         }
         let field = self.record.get(self.index).unwrap_or_default();
-        match str::from_utf8(field) {
-            Ok(field) => Ok(Some(field.to_owned())),
-            Err(_) => {
-                let line = self.record.position().map_or(0, csv::Position::line);
-                let reason = format!("in line {line} the column `{}` is not UTF-8", self.name);
-                Err(Failure::BadCsv { input: self.input.clone(), reason })
-            }
+        if let Ok(field) = str::from_utf8(field) {
+            return Ok(Some(field.to_owned()));
         }
+        let line = self.record.position().map_or(0, csv::Position::line);
+        let reason = format!("in line {line} the column `{}` is not UTF-8", self.name);
+        Err(Failure::BadCsv { input: self.input.clone(), reason })
     }
 }
 

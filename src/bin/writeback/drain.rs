@@ -9,7 +9,10 @@ use std::{
 
 use writeback::{Cache, Closed};
 
-use crate::view::{Snapshot, View};
+use crate::{
+    format,
+    view::{Snapshot, View},
+};
 
 /// What became of the dirty entries.
 #[derive(Debug)]
@@ -20,7 +23,10 @@ pub(crate) struct Drain {
     pub(crate) took: Duration,
 }
 
-/// Flushes and closes `cache`, for at most `patience` and the time of one try.
+/// Closes `cache`, which flushes it, for at most `patience`.
+///
+/// No `flush` before it: that has no time limit, and a database that holds out for longer than `patience` is
+/// what the verdict has to tell.
 pub(crate) fn drain<K, V>(cache: &Cache<K, V>, patience: Duration, view: &mut View) -> Drain
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -36,7 +42,7 @@ where
             noun: "writes",
             position: dirty_at_first.saturating_sub(left),
             length: Some(dirty_at_first),
-            progress: format!("{} entries to go", crate::format::count(left)),
+            progress: format!("{} entries to go", format::count(left)),
             stats,
             latency: None,
         }
@@ -45,19 +51,16 @@ where
         let (running, is_running) = mpsc::channel();
         let end = scope.spawn(move || {
             let _running = running;
-            // A failed flush leaves its entries dirty, and it is for `close` to say what became of them.
-            let flushed = cache.flush();
             match cache.close(patience) {
                 Closed::Remaining { dirty, cause } => {
                     let cause = cause.map(|cause| cause.to_string());
-                    let cause = cause.or_else(|| flushed.err().map(|error| error.to_string()));
                     Some((dirty, cause.unwrap_or_else(|| "the database was too slow".to_owned())))
                 }
                 _ => None,
             }
         });
         view.watch(&is_running, snapshot);
-        end.join().unwrap_or_else(|_| Some((cache.stats().dirty, "the flush panicked".to_owned())))
+        end.join().unwrap_or_else(|_| Some((cache.stats().dirty, "closing the cache panicked".to_owned())))
     });
     Drain { remaining, took: start.elapsed() }
 }
