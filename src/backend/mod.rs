@@ -14,7 +14,7 @@ pub use memory::{Call, Doing, Memory};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{
     CellError, Column, Columns, RowReader, RowWriter, SqlCell, SqlKey, SqlRef, SqlType, SqlValue, Sqlite,
-    SqliteError, SqliteOpenError, SqliteTable,
+    SqliteError, SqliteOpenError, SqliteOptions, SqliteTable,
 };
 
 /// A database, seen as a map from `K` to `V`.

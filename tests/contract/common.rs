@@ -223,7 +223,12 @@ impl Audit {
     }
 
     fn over(rows: Rows) -> Arc<Self> {
-        Arc::new(Audit { rows, book: Mutex::default(), on_load: Mutex::default(), on_answer: Mutex::default() })
+        Arc::new(Audit {
+            rows,
+            book: Mutex::default(),
+            on_load: Mutex::default(),
+            on_answer: Mutex::default(),
+        })
     }
 
     /// Lets `hook` change what loads answer.
@@ -257,7 +262,12 @@ impl Audit {
     #[track_caller]
     pub(crate) fn check(&self) {
         let problems = &lock(&self.book).problems;
-        assert!(problems.is_empty(), "{} breaches, the first: {:#?}", problems.len(), &problems[..problems.len().min(5)]);
+        assert!(
+            problems.is_empty(),
+            "{} breaches, the first: {:#?}",
+            problems.len(),
+            &problems[..problems.len().min(5)]
+        );
     }
 
     fn enter(&self, batch: &Batch<u64, u64>) {

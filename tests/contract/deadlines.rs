@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use writeback::{Clock, backend::{Call, Doing}};
+use writeback::{
+    Clock,
+    backend::{Call, Doing},
+};
 
 use crate::common::{Audit, eventually, gate_applies, quiet};
 

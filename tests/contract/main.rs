@@ -17,7 +17,6 @@ mod hostile;
 mod linearizability;
 mod loads;
 mod ordering;
-mod races;
 mod reentrancy;
 mod shutdown;
 mod updates;

@@ -9,7 +9,9 @@ use std::{
 
 use writeback::{BackendError, Cache, Change};
 
-use crate::common::{Audit, Gate, OpenAtEnd, Rng, eventually, evict, gate_applies, lock, quiet, scaled, stays};
+use crate::common::{
+    Audit, Gate, OpenAtEnd, Rng, eventually, evict, gate_applies, lock, quiet, scaled, stays,
+};
 
 /// Catches: a random one of several quick updates being stored.
 #[test]
