@@ -95,7 +95,12 @@ impl Epochs {
         debug_assert_eq!(running.0.load(Ordering::Relaxed), 0, "two windows of one lane");
         let mut epoch = self.current.load(Ordering::Relaxed);
         loop {
-            running.0.store(epoch, Ordering::Relaxed);
+            // Release: a checkpoint that sees this window sees what the windows before it did; the store that closed the
+            // last one would no longer say so.
+            running.0.store(
+                epoch,
+                if cfg!(mutant = "enter_relaxed") { Ordering::Relaxed } else { Ordering::Release },
+            );
             // SeqCst: either we see the epoch that a checkpoint has just begun and take that one, or the checkpoint sees
             // us run in the old one. Pairs with the fence in `Checkpoint::begin`.
             if !cfg!(mutant = "enter_fence") {
@@ -152,7 +157,8 @@ impl Checkpoint {
     pub(crate) fn poll<'a>(&mut self, epochs: &Epochs, running: impl Fn(usize) -> &'a Running) -> bool {
         let target = self.target;
         self.waiting.retain(|&lane| {
-            // Acquire: pairs with the Release in `Window::drop`; what the writer announced is there to be collected.
+            // Acquire: pairs with the Release in `Window::drop` and `Epochs::enter`; what the writer announced is there to
+            // be collected.
             let epoch = running(lane).0.load(Ordering::Acquire);
             epoch != 0 && epoch < target
         });

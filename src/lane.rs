@@ -189,9 +189,10 @@ impl<'a> Writer<'a> {
         self.owned.slots.take(&**self.lanes, slab)
     }
 
-    /// Takes back a slot that was not published.
-    pub(crate) fn give_back<K, V>(&mut self, slot: OwnedSlot, slab: &Slab<K, V>) {
-        self.owned.slots.give_back(slot, slab);
+    /// As [`Slots::reserve`].
+    #[cfg(all(test, crossbeam_loom))]
+    pub(crate) fn reserve<K, V>(&mut self, slots: usize, slab: &Slab<K, V>) {
+        self.owned.slots.reserve(slots, slab);
     }
 
     /// Retires a slot that was just taken out of the table.

@@ -57,6 +57,13 @@ impl Inbox {
         }
     }
 
+    /// Adds one slot that was never published, with whatever it holds.
+    pub(crate) fn give(&self, slot: OwnedSlot) {
+        let mut bag = Bag::new();
+        bag.slots.push(slot.release());
+        self.add(bag);
+    }
+
     /// Takes all bags. Nothing else removes any, so a bag cannot come back between a load and a compare-and-swap.
     fn take(&self) -> impl Iterator<Item = Box<Bag>> + use<> {
         // Relaxed first: an empty inbox costs no exclusive cache line.
@@ -121,8 +128,14 @@ impl Slots {
         if self.free.is_empty() {
             (0..inboxes.inboxes()).for_each(|index| self.reclaim(inboxes, index, slab));
         }
-        // SAFETY: what is in the free list was put there by `reclaim`, `give_back` or `take_fresh`, and is nowhere else.
+        // SAFETY: what is in the free list was put there by `reclaim` or `take_fresh`, and is nowhere else.
         self.free.pop().map(|id| unsafe { OwnedSlot::assume(id) })
+    }
+
+    /// Sets fresh slots aside, for models that must not use one twice.
+    #[cfg(all(test, crossbeam_loom))]
+    pub(crate) fn reserve<K, V>(&mut self, slots: usize, slab: &Slab<K, V>) {
+        slab.take_fresh(slots, |slot| self.free.push(slot.release()));
     }
 
     fn reclaim<K, V>(&mut self, inboxes: &impl Inboxes, index: usize, slab: &Slab<K, V>) {
@@ -144,12 +157,6 @@ impl Slots {
             bag.slots.extend(self.free.drain(self.free.len() - BAG..));
             inboxes.inbox(self.index).add(bag);
         }
-    }
-
-    /// Takes back a slot that was not published, and drops what it holds.
-    pub(crate) fn give_back<K, V>(&mut self, mut slot: OwnedSlot, slab: &Slab<K, V>) {
-        slab.clear(&mut slot);
-        self.free.push(slot.release());
     }
 
     /// Retires a slot that this thread has just taken out of the table.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::sync::{AtomicU32, AtomicUsize, Condvar, Mutex, Ordering, fence, lock};
 
 /// How deeply the flusher sleeps.
@@ -14,19 +15,26 @@ const IDLE: u32 = 2;
 /// One sleeper (the flusher), any number of wakers.
 pub(crate) struct Signal {
     depth: AtomicU32,
-    notified: Mutex<bool>,
+    /// Whether somebody has called, and when the first one did.
+    notified: Mutex<Option<Duration>>,
     wakes: Condvar,
+    clock: Clock,
 }
 
 impl Signal {
-    pub(crate) fn new() -> Self {
-        Signal { depth: AtomicU32::new(AWAKE), notified: Mutex::new(false), wakes: Condvar::new() }
+    pub(crate) fn new(clock: Clock) -> Self {
+        Signal { clock, depth: AtomicU32::new(AWAKE), notified: Mutex::new(None), wakes: Condvar::new() }
     }
 
     /// Sleeps until a wake-up or, if there is a `timeout`, that long; not at all if `has_work` finds something.
     ///
-    /// Without a timeout every [`Signal::something_dirty`] wakes it, with one only [`Signal::wake`] does.
-    pub(crate) fn sleep(&self, timeout: Option<Duration>, has_work: impl FnOnce() -> bool) {
+    /// Without a timeout every [`Signal::something_dirty`] wakes it, with one only [`Signal::wake`] does. Returns when
+    /// the first call came, if one came; this thread may get to run much later.
+    pub(crate) fn sleep(
+        &self,
+        timeout: Option<Duration>,
+        has_work: impl FnOnce() -> bool,
+    ) -> Option<Duration> {
         self.depth.store(if timeout.is_some() { NAPPING } else { IDLE }, Ordering::Relaxed);
         // SeqCst: either the waker sees that we sleep, or we see its work. Pairs with the fence in `wake_from`.
         if !cfg!(mutant = "sleep_fence") {
@@ -34,7 +42,7 @@ impl Signal {
         }
         let mut notified = lock(&self.notified);
         if !has_work() {
-            while !*notified {
+            while notified.is_none() {
                 match timeout {
                     None => notified = wait(&self.wakes, notified),
                     Some(timeout) => {
@@ -45,8 +53,13 @@ impl Signal {
                 }
             }
         }
-        *notified = false;
         self.depth.store(AWAKE, Ordering::Relaxed);
+        notified.take()
+    }
+
+    /// Whether the sleeper sleeps without a deadline, as far as can be seen without a fence.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.depth.load(Ordering::Relaxed) == IDLE
     }
 
     /// Wakes the sleeper, however deeply it sleeps. The caller has made its work visible before.
@@ -65,7 +78,7 @@ impl Signal {
             fence(Ordering::SeqCst);
         }
         if self.depth.load(Ordering::Relaxed) >= depth {
-            *lock(&self.notified) = true;
+            lock(&self.notified).get_or_insert_with(|| self.clock.now());
             self.wakes.notify_one();
         }
     }

@@ -5,7 +5,12 @@
 //! replaced, the thread that replaced it *retires* the slot; after a grace period its content is dropped and it is
 //! owned again.
 
-use std::{io, marker::PhantomData, mem::MaybeUninit};
+use std::{
+    io,
+    marker::PhantomData,
+    mem::MaybeUninit,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use crossbeam_epoch::Guard;
 
@@ -152,9 +157,8 @@ impl<K, V> Slab<K, V> {
         debug_assert_ne!(stamp & OCCUPIED, 0);
         cell.stamp.store(stamp & !HAS_VALUE, Ordering::Relaxed);
         if stamp & HAS_VALUE != 0 {
-            // SAFETY: `slot` is owned and the bit said that the value is initialised; the bit is gone before the drop,
-            // so a panic in it cannot lead to a second one.
-            unsafe { (*cell.value.get()).assume_init_drop() };
+            // SAFETY: `slot` is owned and the bit said that the value is initialised; the bit is gone.
+            contain(|| unsafe { (*cell.value.get()).assume_init_drop() });
         }
         if let Some(value) = value {
             // SAFETY: `slot` is owned.
@@ -186,15 +190,14 @@ impl<K, V> Slab<K, V> {
         }
         let cell = self.slot(slot.0);
         let stamp = self.stamp(slot.0, Ordering::Relaxed).0;
-        // Empty first: a panic in a drop then leaks the other half instead of dropping anything twice.
         cell.stamp.store(0, Ordering::Relaxed);
         if stamp & HAS_VALUE != 0 {
-            // SAFETY: `slot` is owned and the bit said that the value is initialised.
-            unsafe { (*cell.value.get()).assume_init_drop() };
+            // SAFETY: `slot` is owned and the bit said that the value is initialised; the bit is gone.
+            contain(|| unsafe { (*cell.value.get()).assume_init_drop() });
         }
         if stamp & OCCUPIED != 0 {
-            // SAFETY: `slot` is owned and the bit said that the key is initialised.
-            unsafe { (*cell.key.get()).assume_init_drop() };
+            // SAFETY: `slot` is owned and the bit said that the key is initialised; the bit is gone.
+            contain(|| unsafe { (*cell.key.get()).assume_init_drop() });
         }
     }
 
@@ -241,6 +244,12 @@ impl<K, V> Slab<K, V> {
         // Release: pairs with the Acquire in `is_announced`; the announcement came first.
         self.slot(id).stamp.store(stamp | ANNOUNCED, Ordering::Release);
     }
+}
+
+/// Runs a destructor of the user's. It runs long after the entry was replaced, in some later call that has nothing to do
+/// with it, so a panic in it is reported by the panic hook and goes no further.
+fn contain(destructor: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(destructor));
 }
 
 impl<K, V> Drop for Slab<K, V> {

@@ -23,6 +23,9 @@ use crate::{
     table::Table,
 };
 
+/// Each lane has slots of its own, and a slot's name has 32 bits.
+const MAX_LANES: usize = 4096;
+
 /// The settings of a cache; made by [`Cache::builder`].
 ///
 /// Required are [`capacity`](Builder::capacity) and [`backend`](Builder::backend); without a backend there is no
@@ -122,7 +125,7 @@ impl<B, W, S> Builder<B, W, S> {
     }
 
     /// The most entries that the cache holds, at least 1. The memory for them is reserved when the cache is opened:
-    /// about 12 bytes for each, and the size of an entry (key, value, 8 bytes); the system provides it on first use.
+    /// about 29 bytes for each, and the size of an entry (key, value, 8 bytes); the system provides most of it on first use.
     pub fn capacity(mut self, entries: usize) -> Self {
         self.capacity = entries;
         self
@@ -244,6 +247,9 @@ impl<B, W, S> Builder<B, W, S> {
         if matches!(self.ack, Ack::Journal | Ack::Synced) {
             return Err(OpenError::NoJournal { ack: self.ack });
         }
+        if self.lanes > MAX_LANES {
+            return bad("lanes", self.lanes.to_string(), "at most 4096; further threads share a lane");
+        }
         if self.batch_size == 0 {
             return bad("batch_size", "0".into(), "a batch needs room for at least one operation");
         }
@@ -289,11 +295,10 @@ impl<B, W, S> Builder<B, W, S> {
         let flush_at = self.flush_at.unwrap_or(self.capacity / 2).max(1);
         let weigher = self.weigher.into_weigher().map(|weigher| (weigher, self.max_weight));
         let bytes = Store::<K, V, S>::bytes(self.capacity, &lanes);
-        let shape = Shape { capacity: self.capacity, flush_at, weigher };
+        let shape = Shape { capacity: self.capacity, flush_at, clock: self.clock.clone(), weigher };
         let store =
             Store::new(shape, lanes, self.hasher).map_err(|source| OpenError::Memory { bytes, source })?;
         let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new()));
-        self.clock.register(&store.signal);
         let settings = Settings {
             max_delay: self.max_delay,
             flush_at,
@@ -301,6 +306,7 @@ impl<B, W, S> Builder<B, W, S> {
             first_retry: self.retry.0,
             retry_cap: self.retry.1,
             pin_to: self.pin_flusher.and_then(|core| cores.get(core)).map(|core| core.id),
+            opened_at: self.clock.now(),
             clock: self.clock,
         };
         let backend: Arc<dyn Backend<K, V>> = Arc::new(self.backend);

@@ -14,7 +14,7 @@ use crate::{
     Error, HandleError, Stats,
     backend::{Backend, BackendError},
     context::{self, CacheId, Census, Context, Reentered},
-    flusher::{Desk, Reply, Request},
+    flusher::{Desk, Ended, Reply, Request},
     lane::Lease,
     store::{Invalidation, Seen, Store},
     sync::{Mutex, Ordering, lock},
@@ -186,8 +186,12 @@ where
     /// Posts a request to the flusher and waits for its answer.
     pub(super) fn ask(&self, request: impl FnOnce(Arc<Reply>) -> Request) -> Result<(), Error> {
         let reply = Reply::new();
-        self.desk.requests.post(request(Arc::clone(&reply))).map_err(|()| Error::Closed)?;
-        self.store.signal.wake();
+        match self.desk.requests.post(request(Arc::clone(&reply))) {
+            Ok(()) => self.store.signal.wake(),
+            // Everything is in the backend, also what this call is about.
+            Err(Ended::Drained) => return Ok(()),
+            Err(Ended::Stopped) => return Err(Error::Closed),
+        }
         reply.wait().map_err(|(failed, cause)| Error::NotFlushed { failed, cause })
     }
 
@@ -220,9 +224,14 @@ where
             }
             let reply = Reply::new();
             let posted = self.desk.requests.post(Request::Checkpoint(Arc::clone(&reply)));
-            posted.map_err(|()| Error::Closed)?;
+            posted.map_err(|_| Error::Closed)?;
             self.store.signal.wake();
-            if reply.wait_until(start + self.policies.write_timeout).is_none() {
+            let answer = match start.checked_add(self.policies.write_timeout) {
+                Some(deadline) => reply.wait_until(deadline),
+                // So far away that it is never.
+                None => Some(reply.wait()),
+            };
+            if answer.is_none() {
                 return Err(self.backpressure(start));
             }
         }
@@ -293,29 +302,44 @@ impl<K, V, S> Engine<K, V, S> {
         self.store.closed.store(true, Ordering::Relaxed);
         self.store.room.notify();
         let reply = Reply::new();
-        if self.desk.requests.post(Request::Drain(Arc::clone(&reply))).is_ok() {
-            self.store.signal.wake();
-            match Instant::now().checked_add(timeout) {
-                Some(deadline) => drop(reply.wait_until(deadline)),
-                // So far away that it is never.
-                None => drop(reply.wait()),
+        let answer = match self.desk.requests.post(Request::Drain(Arc::clone(&reply))) {
+            Ok(()) => {
+                self.store.signal.wake();
+                match Instant::now().checked_add(timeout) {
+                    Some(deadline) => reply.wait_until(deadline),
+                    // So far away that it is never.
+                    None => Some(reply.wait()),
+                }
             }
-        }
-        // Whatever was answered: this is what counts. Nobody writes any more once a drain was answered.
-        match self.store.dirty() {
-            0 => Closed::Drained,
-            dirty => Closed::Remaining { dirty, cause: lock(&self.desk.last_error).clone() },
+            Err(Ended::Drained) => Some(Ok(())),
+            Err(Ended::Stopped) => None,
+        };
+        match answer {
+            Some(Ok(())) => Closed::Drained,
+            // At least one: a writer may not have counted its entry yet.
+            _ => Closed::Remaining {
+                dirty: self.store.dirty().max(1),
+                cause: lock(&self.desk.last_error).clone(),
+            },
         }
     }
 }
 
 impl<K, V, S> Drop for Engine<K, V, S> {
     fn drop(&mut self) {
+        self.store.lanes.abandon();
         let was_closed = *self.was_closed.get_mut();
+        let is_flusher = |flusher: &JoinHandle<()>| flusher.thread().id() == std::thread::current().id();
+        if lock(&self.flusher).as_ref().is_some_and(is_flusher) {
+            // A value that the flusher has dropped held the last reference: it cannot wait for itself. It writes what is
+            // left and then ends.
+            self.store.closed.store(true, Ordering::Relaxed);
+            let _ = self.desk.requests.post(Request::Drain(Reply::new()));
+            return;
+        }
         let closed = self.close(if was_closed { Duration::ZERO } else { self.policies.drain_on_drop });
         let _ = self.desk.requests.post(Request::Stop);
         self.store.signal.wake();
-        self.store.lanes.abandon();
         match closed {
             // Nothing is on its way, so the flusher ends at once.
             Closed::Drained => {

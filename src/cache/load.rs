@@ -6,6 +6,7 @@
 
 use std::{
     borrow::Borrow,
+    collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -13,27 +14,123 @@ use std::{
 
 use super::{
     engine::Engine,
-    flights::{Flight, Landing},
+    flights::{Flight, Flights, Landing},
 };
 use crate::{
     Error,
     backend::BackendError,
     context::Context,
-    store::{Installed, Placeholder, Seen},
+    store::{Fulfilled, Installed, Placeholder, Seen},
+    table::SlotId,
 };
 
-/// A load that this thread has to carry out.
-struct Led<K, V> {
+/// A load that this thread has to carry out. Its flight lands in any case: dropped without an answer, also by a panic, it
+/// gives its placeholder up and sends everyone who waits to look again.
+struct Led<'e, K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    engine: &'e Engine<K, V, S>,
+    cx: &'e Context,
     key: K,
-    placeholder: Placeholder,
+    /// Invariant: `Some` until it has landed.
+    placeholder: Option<Placeholder>,
     flight: Arc<Flight<V>>,
 }
 
+impl<K, V, S> Led<'_, K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    /// Puts what was loaded in place of the placeholder, and tells everyone who waits. Says whether it is cached.
+    fn land(mut self, answer: Result<Option<V>, BackendError>, keep_absent: bool) -> (Landing<V>, bool) {
+        let content = match &answer {
+            // Too heavy to be cached, or a weigher or a clone that panics: the value is still the answer.
+            Ok(Some(value)) => catch_unwind(AssertUnwindSafe(|| {
+                let weight = self.engine.store.weigh(&self.key, value).ok()?;
+                Some((self.key.clone(), Some(value.clone()), weight))
+            }))
+            .unwrap_or(None),
+            Ok(None) if keep_absent => Some((self.key.clone(), None, 0)),
+            _ => None,
+        };
+        let fulfilled = self.replace_placeholder(content);
+        let landing = match answer {
+            Err(error) => Landing::Failed(error),
+            Ok(_) if fulfilled == Fulfilled::Overtaken => Landing::Overtaken,
+            Ok(value) => Landing::Loaded(value),
+        };
+        self.flight.land(landing);
+        // Everyone else has been told: a clone that panics is only ours.
+        (self.flight.wait(), fulfilled == Fulfilled::Cached)
+    }
+
+    fn replace_placeholder(&mut self, content: Option<(K, Option<V>, u64)>) -> Fulfilled {
+        let Some(placeholder) = self.placeholder.take() else { return Fulfilled::Overtaken };
+        let (store, slot) = (&self.engine.store, placeholder.slot());
+        let has_content = content.is_some();
+        let fulfilled = self.cx.with_writer(|writer| {
+            let guard = self.cx.pin();
+            // Room is made before the entry is in a queue of the policy: it must not be its own victim.
+            let content = content.filter(|(_, _, weight)| store.make_weight(writer, *weight, &guard));
+            let fulfilled = store.fulfil(writer, placeholder, content, &guard);
+            // Still pinned, so the placeholder's slot is not in use again, and this is still its flight.
+            self.engine.flights.forget(slot);
+            fulfilled
+        });
+        // A place that became free may be what somebody waits for. Not if it is only free because there was no room for
+        // the weight: those who wait for that would wake each other for ever.
+        if !has_content {
+            store.room.notify();
+        }
+        // The lane was free when the placeholder was made, and this is the same call.
+        fulfilled.unwrap_or(Fulfilled::Overtaken)
+    }
+}
+
+impl<K, V, S> Drop for Led<'_, K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        if self.placeholder.is_some() {
+            self.replace_placeholder(None);
+            self.flight.land(Landing::Overtaken);
+        }
+    }
+}
+
+/// A flight that is registered, but whose placeholder is not in the table yet.
+struct Boarding<'e, V> {
+    flights: &'e Flights<V>,
+    slot: SlotId,
+    is_aboard: bool,
+}
+
+impl<V> Drop for Boarding<'_, V> {
+    fn drop(&mut self) {
+        if !self.is_aboard {
+            self.flights.forget(self.slot);
+        }
+    }
+}
+
 /// Where a missing key stands.
-enum Missing<K, V> {
+enum Missing<'e, K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
     /// It is not missing any more.
     Here(Option<V>),
-    Led(Led<K, V>),
+    Led(Led<'e, K, V, S>),
     Joined(Arc<Flight<V>>),
     /// There is no room for a placeholder: the value can be loaded, but not cached.
     Around(K),
@@ -73,6 +170,10 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
+        if cx.is_pinned() {
+            // The backend may take its time, and nobody may wait for it under a pin.
+            return Err(Error::Reentrant);
+        }
         loop {
             let (landing, is_cached) = match self.begin(cx, hash, key)? {
                 Missing::Here(value) => return Ok(Loaded { value, is_cached: true }),
@@ -80,7 +181,7 @@ where
                 Missing::Led(led) => {
                     let answer = self.ask_backend(cx, std::slice::from_ref(&led.key));
                     let answer = answer.map(|mut values| values.pop().flatten());
-                    (self.land(cx, led, answer, keep_absent)?, true)
+                    led.land(answer, keep_absent)
                 }
                 Missing::Around(key) => {
                     let answer = self.ask_backend(cx, &[key]);
@@ -100,7 +201,7 @@ where
         }
     }
 
-    fn begin<Q>(&self, cx: &Context, hash: u64, key: &Q) -> Result<Missing<K, V>, Error>
+    fn begin<'e, Q>(&'e self, cx: &'e Context, hash: u64, key: &Q) -> Result<Missing<'e, K, V, S>, Error>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
@@ -122,30 +223,36 @@ where
                     Seen::Absent => break,
                 }
             }
-            let Some(credit) = self.store.credit_by_force(writer, &guard) else {
+            let Some(mut spare) = self.store.placeholder_slot(writer, owned.clone()) else {
                 return Missing::Around(owned);
             };
-            let Some(slot) = self.store.placeholder_slot(writer, owned.clone()) else {
-                return Missing::Around(owned);
-            };
-            let id = slot.id();
-            let flight = self.flights.take_off(id);
-            let mut slot = Some(slot);
-            let missing = match self.store.install(&mut slot, hash, credit, &guard) {
-                Installed::Ours(placeholder) => return Missing::Led(Led { key: owned, placeholder, flight }),
-                Installed::Seen(Seen::Value { value, .. }) => Missing::Here(Some(value.clone())),
-                Installed::Seen(Seen::Tombstone { .. }) => Missing::Here(None),
-                Installed::Seen(Seen::Loading(other)) => match self.flights.find(other) {
-                    Some(other) => Missing::Joined(other),
-                    None => Missing::Around(owned),
-                },
-                Installed::Seen(Seen::Absent) | Installed::NoRoom => Missing::Around(owned),
-            };
-            self.flights.forget(id);
-            if let Some(slot) = slot {
-                writer.give_back(slot, &self.store.slab);
+            let flight = self.flights.take_off(spare.id());
+            let mut boarding = Boarding { flights: &self.flights, slot: spare.id(), is_aboard: false };
+            loop {
+                let Some(credit) = self.store.credit_by_force(writer, &guard) else {
+                    return Missing::Around(owned);
+                };
+                spare = match self.store.install(spare, hash, credit, &guard) {
+                    Installed::Ours(placeholder) => {
+                        boarding.is_aboard = true;
+                        let placeholder = Some(placeholder);
+                        return Missing::Led(Led { engine: self, cx, key: owned, placeholder, flight });
+                    }
+                    Installed::Seen(Seen::Value { value, .. }, _) => {
+                        return Missing::Here(Some(value.clone()));
+                    }
+                    Installed::Seen(Seen::Tombstone { .. }, _) => return Missing::Here(None),
+                    Installed::Seen(Seen::Loading(other), spare) => match self.flights.find(other) {
+                        Some(other) => return Missing::Joined(other),
+                        // Landed already.
+                        None => spare,
+                    },
+                    Installed::Seen(Seen::Absent, spare) => spare,
+                    // Places are free, but not in this key's range.
+                    Installed::NoRoom(spare) if self.store.clear_range(writer, hash, &guard) => spare,
+                    Installed::NoRoom(_) => return Missing::Around(owned),
+                };
             }
-            missing
         })?;
         Ok(begun)
     }
@@ -169,53 +276,28 @@ where
         answer
     }
 
-    /// Puts what was loaded in place of the placeholder, and tells everyone who waits.
-    fn land(
-        &self,
-        cx: &Context,
-        led: Led<K, V>,
-        answer: Result<Option<V>, BackendError>,
-        keep_absent: bool,
-    ) -> Result<Landing<V>, Error> {
-        let Led { key, placeholder, flight } = led;
-        // Too heavy to be cached, or a weigher that panics: the value is still the answer.
-        let weigh = |value: &V| catch_unwind(AssertUnwindSafe(|| self.store.weigh(&key, value))).ok()?.ok();
-        let content = match &answer {
-            Ok(Some(value)) => weigh(value).map(|weight| (key.clone(), Some(value.clone()), weight)),
-            Ok(None) if keep_absent => Some((key, None, 0)),
-            _ => None,
-        };
-        let slot = placeholder.slot();
-        let landed = cx.with_writer(|writer| {
-            let guard = cx.pin();
-            let fulfilled = self.store.fulfil(writer, placeholder, content, &guard);
-            // Still pinned, so the placeholder's slot is not in use again, and this is still its flight.
-            self.flights.forget(slot);
-            self.store.trim_weight(writer, &guard);
-            fulfilled
-        });
-        let landing = match (answer, &landed) {
-            (Err(error), _) => Landing::Failed(error),
-            (Ok(value), Ok(true)) => Landing::Loaded(value),
-            (Ok(_), _) => Landing::Overtaken,
-        };
-        flight.land(landing.clone());
-        self.store.room.notify();
-        landed?;
-        Ok(landing)
-    }
-
     pub(super) fn get_many(&self, cx: &Context, keys: &[K]) -> Result<Vec<Option<V>>, Error> {
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
+        // A key that is given twice is looked up twice, but loaded once.
+        let (mut first, mut repeated) = (HashMap::new(), Vec::new());
         for (index, key) in keys.iter().enumerate() {
             let hit = self.hit(cx, self.store.hash(key), key, V::clone)?;
             if hit.is_none() {
-                missing.push(index);
+                match first.entry(key) {
+                    Entry::Occupied(first) => repeated.push((index, *first.get())),
+                    Entry::Vacant(vacant) => {
+                        vacant.insert(index);
+                        missing.push(index);
+                    }
+                }
             }
             values.push(hit.flatten());
         }
-        cx.counters.misses.add(missing.len() as u64);
+        if !missing.is_empty() && cx.is_pinned() {
+            return Err(Error::Reentrant);
+        }
+        cx.counters.misses.add((missing.len() + repeated.len()) as u64);
         // All that nobody else loads goes into one call; only then is anyone waited for.
         let (mut led, mut later) = (Vec::new(), Vec::new());
         for index in missing {
@@ -234,11 +316,10 @@ where
                     Ok(values) => Ok(values.next().flatten()),
                     Err(error) => Err(error.clone()),
                 };
-                match self.land(cx, led, answer, self.policies.cache_absent) {
-                    Ok(Landing::Loaded(value)) => values[index] = value,
-                    Ok(Landing::Overtaken) => later.push(index),
-                    Ok(Landing::Failed(error)) => failure = Some(Error::Load(error)),
-                    Err(error) => failure = Some(error),
+                match led.land(answer, self.policies.cache_absent) {
+                    (Landing::Loaded(value), _) => values[index] = value,
+                    (Landing::Overtaken, _) => later.push(index),
+                    (Landing::Failed(error), _) => failure = Some(Error::Load(error)),
                 }
             }
             // Only now: every flight has landed.
@@ -249,6 +330,9 @@ where
         for index in later {
             let hash = self.store.hash(&keys[index]);
             values[index] = self.load(cx, hash, &keys[index], self.policies.cache_absent)?.value;
+        }
+        for (index, first) in repeated {
+            values[index] = values[first].clone();
         }
         Ok(values)
     }

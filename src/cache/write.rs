@@ -22,19 +22,19 @@ const SLOT_WAIT: Duration = Duration::from_millis(1);
 const ROOM_WAIT: Duration = Duration::from_millis(50);
 
 /// A write on its way into the table.
-enum Stage<K, V> {
+enum Stage<'s, K, V, S> {
     /// No slot yet.
     Parts(K, Option<V>, u64),
-    Drafted(Draft),
+    Drafted(Draft<'s, K, V, S>),
 }
 
 /// What one attempt came to.
-enum Attempt<K, V> {
+enum Attempt<'s, K, V, S> {
     Written(Position, u64),
-    Changed(Stage<K, V>),
-    NoRoom(Stage<K, V>),
-    NoSlot(Stage<K, V>),
-    Closed(Stage<K, V>),
+    Changed(Stage<'s, K, V, S>),
+    NoRoom(Stage<'s, K, V, S>),
+    NoSlot(Stage<'s, K, V, S>),
+    Closed,
 }
 
 impl<K, V, S> Engine<K, V, S>
@@ -106,27 +106,40 @@ where
     }
 
     /// A blind write: goes over whatever is there.
-    fn write(&self, cx: &Context, hash: u64, mut stage: Stage<K, V>) -> Result<(Position, u64), Error> {
+    fn write<'e>(
+        &'e self,
+        cx: &Context,
+        hash: u64,
+        mut stage: Stage<'e, K, V, S>,
+    ) -> Result<(Position, u64), Error> {
         let mut patience = Patience::new();
         loop {
             match self.attempt(cx, hash, stage, Expect::Anything)? {
                 Attempt::Written(at, version) => return Ok((at, version)),
                 // A blind write expects nothing, so nothing can have changed.
                 Attempt::Changed(again) => stage = again,
-                Attempt::Closed(given_up) => return Err(self.give_up(cx, given_up, Error::Closed)),
-                attempt => stage = self.wait(cx, attempt, &mut patience)?,
+                Attempt::Closed => return Err(Error::Closed),
+                Attempt::NoRoom(again) => {
+                    self.wait(cx, Lack::Room, &mut patience)?;
+                    stage = again;
+                }
+                Attempt::NoSlot(again) => {
+                    self.wait(cx, Lack::Slot, &mut patience)?;
+                    stage = again;
+                }
             }
         }
     }
 
     /// One attempt to write, under one pin.
-    fn attempt(
-        &self,
+    fn attempt<'e>(
+        &'e self,
         cx: &Context,
         hash: u64,
-        stage: Stage<K, V>,
+        stage: Stage<'e, K, V, S>,
         expect: Expect,
-    ) -> Result<Attempt<K, V>, Error> {
+    ) -> Result<Attempt<'e, K, V, S>, Error> {
+        self.check_open()?;
         let attempt = cx.with_writer(|writer| {
             let mut draft = match stage {
                 Stage::Drafted(draft) => draft,
@@ -142,77 +155,66 @@ where
                 },
             };
             let guard = cx.pin();
-            if self.store.is_overweight() && !self.store.trim_weight(writer, &guard) {
-                return Attempt::NoRoom(Stage::Drafted(draft));
-            }
             let mut credit: Option<Credit<'_>> = None;
             loop {
-                match self.store.publish(writer, draft, hash, expect, &mut credit, &guard) {
-                    Ok((at, version)) => return Attempt::Written(at, version),
-                    Err((refused, Refused::Changed)) => return Attempt::Changed(Stage::Drafted(refused)),
-                    Err((refused, Refused::Closed)) => return Attempt::Closed(Stage::Drafted(refused)),
-                    Err((refused, Refused::NoRoom)) => {
-                        draft = refused;
-                        // With a place in hand, it is the key's range that has none.
-                        let made_room = match &credit {
-                            Some(_) => self.store.clear_range(writer, hash, &guard),
-                            None => {
-                                credit = self.store.credit_by_force(writer, &guard);
-                                credit.is_some()
-                            }
-                        };
-                        if !made_room {
-                            return Attempt::NoRoom(Stage::Drafted(draft));
-                        }
+                let (refused, why) =
+                    match self.store.publish(writer, draft, hash, expect, &mut credit, &guard) {
+                        Ok((at, version)) => return Attempt::Written(at, version),
+                        Err(refused) => refused,
+                    };
+                draft = refused;
+                let made_room = match why {
+                    Refused::Changed => return Attempt::Changed(Stage::Drafted(draft)),
+                    Refused::Closed => return Attempt::Closed,
+                    Refused::TooMuch(weight) => self.store.make_weight(writer, weight, &guard),
+                    // With a place in hand, it is the key's range that has none.
+                    Refused::NoRoom if credit.is_some() => self.store.clear_range(writer, hash, &guard),
+                    Refused::NoRoom => {
+                        credit = self.store.credit_by_force(writer, &guard);
+                        credit.is_some()
                     }
+                };
+                if !made_room {
+                    return Attempt::NoRoom(Stage::Drafted(draft));
                 }
             }
         })?;
         Ok(attempt)
     }
 
-    fn give_up(&self, cx: &Context, stage: Stage<K, V>, error: Error) -> Error {
-        if let Stage::Drafted(draft) = stage {
-            // Re-entered: the slot stays out of use, and its content is dropped with the cache.
-            let _ = cx.with_writer(|writer| self.store.discard(writer, draft));
-        }
-        error
-    }
-
-    /// Waits for room or for a slot, and gives the write back to be tried again.
-    fn wait<'e>(
-        &'e self,
-        cx: &Context,
-        attempt: Attempt<K, V>,
-        patience: &mut Patience<'e>,
-    ) -> Result<Stage<K, V>, Error> {
-        let (stage, needs_room) = match attempt {
-            Attempt::NoRoom(stage) => (stage, true),
-            Attempt::NoSlot(stage) => (stage, false),
-            Attempt::Written(..) | Attempt::Changed(_) | Attempt::Closed(_) => return Err(Error::Closed),
-        };
+    /// Waits until there may be what a write lacks. `Err`: it has waited long enough, or must not wait.
+    fn wait<'e>(&'e self, cx: &Context, lack: Lack, patience: &mut Patience<'e>) -> Result<(), Error> {
         if cx.is_pinned() {
             // Its own pin may be what keeps the slots, and nobody may be kept waiting under a pin.
-            return Err(self.give_up(cx, stage, Error::Reentrant));
+            return Err(Error::Reentrant);
         }
         let (since, is_first) = patience.since();
         if is_first {
             cx.counters.waits.add(1);
         }
-        let Some(left) =
-            self.policies.write_timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
-        else {
-            return Err(self.give_up(cx, stage, self.backpressure(since)));
-        };
-        if !needs_room {
-            std::thread::sleep(SLOT_WAIT.min(left));
-        } else if let Some(listener) = patience.listen(&self.store.room) {
-            // The attempt after `listen` has failed too, so the next notification is the one to wait for.
-            self.store.press();
-            listener.wait(ROOM_WAIT.min(left));
+        let left = self.policies.write_timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
+        let left = left.ok_or_else(|| self.backpressure(since))?;
+        match lack {
+            Lack::Slot => std::thread::sleep(SLOT_WAIT.min(left)),
+            Lack::Room => {
+                if let Some(listener) = patience.listen(&self.store.room) {
+                    // The attempt after `listen` has failed too, so the next notification is the one to wait for.
+                    self.store.press();
+                    listener.wait(ROOM_WAIT.min(left));
+                }
+            }
         }
-        Ok(stage)
+        Ok(())
     }
+}
+
+/// What a write waits for.
+#[derive(Clone, Copy)]
+enum Lack {
+    /// A place, or weight.
+    Room,
+    /// A slot that no reader can still see.
+    Slot,
 }
 
 impl<K, V, S> Engine<K, V, S>
@@ -222,8 +224,8 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     /// Computes a new value from the old one, outside of everything, and publishes it if the old one is still there.
-    pub(super) fn update_if(
-        &self,
+    pub(super) fn update_if<'e>(
+        &'e self,
         cx: &Context,
         key: K,
         mut change: impl FnMut(Option<&V>) -> Option<V>,
@@ -231,20 +233,17 @@ where
         let ack = self.check_ack(cx, None)?;
         let hash = self.store.hash(&key);
         let mut patience = Patience::new();
-        let mut owner = Owner::Key(key);
+        let mut owner: Owner<'e, K, V, S> = Owner::Key(key);
         loop {
-            let (old, expected) = match self.current(cx, hash, owner.key(self), &mut patience) {
-                Ok(current) => current,
-                Err(error) => return Err(self.abandon(cx, owner, error)),
-            };
+            let (old, expected) = self.current(cx, hash, owner.key(), &mut patience)?;
             let Some(value) = change(old.as_ref()) else {
-                self.abandon(cx, owner, Error::Closed);
+                if old.is_none() && !self.policies.cache_absent {
+                    // The tombstone was only there to compare with. If it stays, it does no harm.
+                    cx.with_writer(|writer| self.store.invalidate(writer, hash, owner.key(), &cx.pin()))?;
+                }
                 return Ok(None);
             };
-            let weight = match self.weigh(owner.key(self), &value) {
-                Ok(weight) => weight,
-                Err(error) => return Err(self.abandon(cx, owner, error)),
-            };
+            let weight = self.weigh(owner.key(), &value)?;
             let mut stage = match owner {
                 Owner::Key(key) => Stage::Parts(key, Some(value), weight),
                 Owner::Draft(mut draft) => {
@@ -260,17 +259,17 @@ where
                     }
                     Attempt::Changed(Stage::Parts(key, ..)) => break Owner::Key(key),
                     Attempt::Changed(Stage::Drafted(draft)) => break Owner::Draft(draft),
-                    Attempt::Closed(given_up) => return Err(self.give_up(cx, given_up, Error::Closed)),
-                    attempt => stage = self.wait(cx, attempt, &mut patience)?,
+                    Attempt::Closed => return Err(Error::Closed),
+                    Attempt::NoRoom(again) => {
+                        self.wait(cx, Lack::Room, &mut patience)?;
+                        stage = again;
+                    }
+                    Attempt::NoSlot(again) => {
+                        self.wait(cx, Lack::Slot, &mut patience)?;
+                        stage = again;
+                    }
                 }
             };
-        }
-    }
-
-    fn abandon(&self, cx: &Context, owner: Owner<K>, error: Error) -> Error {
-        match owner {
-            Owner::Key(_) => error,
-            Owner::Draft(draft) => self.give_up(cx, Stage::Drafted(draft), error),
         }
     }
 
@@ -297,14 +296,22 @@ where
             }
             // That there is no row has to be in the table: as a version to compare with, it stands against every write
             // in between, also one that was flushed and evicted again.
-            if !self.load(cx, hash, key, true)?.is_cached {
-                let nothing_to_hold = Attempt::NoRoom(Stage::Parts(key.clone(), None, 0));
-                self.wait(cx, nothing_to_hold, patience)?;
+            let loaded = self.load(cx, hash, key, true)?;
+            if !loaded.is_cached {
+                // A row that the cache may never hold cannot be updated through it.
+                if let Some(value) = &loaded.value {
+                    self.weigh(key, value)?;
+                }
+                self.wait(cx, Lack::Room, patience)?;
             }
         }
     }
 
     pub(super) fn get_or_put_with(&self, cx: &Context, key: K, make: impl FnOnce() -> V) -> Result<V, Error> {
+        // A row that is there is an answer, whether or not there is room to keep it.
+        if let Some(value) = self.get(cx, &key)? {
+            return Ok(value);
+        }
         let (mut make, mut made, mut found) = (Some(make), None, None);
         self.update_if(cx, key, |old| match old {
             Some(value) => {
@@ -325,20 +332,16 @@ where
 }
 
 /// Who holds the key of an update between its attempts.
-enum Owner<K> {
+enum Owner<'e, K, V, S> {
     Key(K),
-    Draft(Draft),
+    Draft(Draft<'e, K, V, S>),
 }
 
-impl<K> Owner<K> {
-    fn key<'a, V, S>(&'a self, engine: &'a Engine<K, V, S>) -> &'a K
-    where
-        K: Hash + Eq,
-        S: BuildHasher,
-    {
+impl<K, V, S> Owner<'_, K, V, S> {
+    fn key(&self) -> &K {
         match self {
             Owner::Key(key) => key,
-            Owner::Draft(draft) => engine.store.draft_key(draft),
+            Owner::Draft(draft) => draft.key(),
         }
     }
 }

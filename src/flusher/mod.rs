@@ -35,7 +35,7 @@ use crate::{
 
 use backoff::Backoff;
 use pending::{Pending, Taken};
-pub(crate) use request::{Reply, Request, Requests};
+pub(crate) use request::{Ended, Reply, Request, Requests};
 
 /// Why a batch is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub(crate) struct Settings {
     pub(crate) retry_cap: Duration,
     pub(crate) pin_to: Option<usize>,
     pub(crate) clock: Clock,
+    /// Before the first write, by the clock.
+    pub(crate) opened_at: Duration,
 }
 
 /// What the flusher shares with everyone else.
@@ -105,6 +107,11 @@ pub(crate) struct Flusher<K, V, S> {
     draining: Option<bool>,
     /// Flushing because of the threshold goes on until the backlog is half of it.
     below_threshold: bool,
+    /// The most operations in the next batch: halved when a whole batch is refused, doubled when one is stored. So one
+    /// operation that fails its whole batch is soon alone, and a backend that comes back is not run over.
+    batch_limit: usize,
+    /// How the flusher ends; known when `step` says that it does.
+    ended: Ended,
 }
 
 impl<K, V, S> Flusher<K, V, S>
@@ -129,13 +136,15 @@ where
             checkpoint: Checkpoint::new(),
             graves: VecDeque::new(),
             newest: 0,
-            drained_at: settings.clock.now(),
+            drained_at: settings.opened_at,
             checkpointed_at: Instant::now(),
             has_cleaned: false,
             checkpoint_replies: Vec::new(),
             drain_replies: Vec::new(),
             draining: None,
             below_threshold: true,
+            batch_limit: settings.batch_size,
+            ended: Ended::Stopped,
             store,
             backend,
             desk,
@@ -160,16 +169,26 @@ where
         if !self.answer_requests() {
             return false;
         }
+        self.pending.deliver();
         self.tend_checkpoint();
         let now = self.settings.clock.now();
-        self.desk.counters.retries.add(self.pending.retry_due(now) as u64);
+        self.pending.retry_due(now);
         if let Some(trigger) = self.trigger(now) {
             self.flush(trigger, now);
             return true;
         }
-        if self.draining == Some(true) && self.pending.is_empty() && self.nothing_queued() {
-            self.drain_replies.drain(..).for_each(|reply| reply.answer(Ok(())));
-            return false;
+        if self.draining == Some(true) && self.nothing_queued() {
+            if self.pending.is_empty() {
+                self.ended = Ended::Drained;
+                return false;
+            }
+            if self.pending.is_all_parked() {
+                // Waiting longer changes nothing.
+                let cause = lock(&self.desk.last_error).clone();
+                let cause = cause.unwrap_or_else(|| BackendError::permanent("refused earlier"));
+                let parked = self.pending.parked();
+                self.drain_replies.drain(..).for_each(|reply| reply.answer(Err((parked, cause.clone()))));
+            }
         }
         self.sleep(now);
         true
@@ -217,9 +236,9 @@ where
                 }
                 Request::Drain(reply) => {
                     self.drain_replies.push(reply);
+                    self.pending.retry_all();
                     if self.draining.is_none() {
                         self.draining = Some(false);
-                        self.pending.retry_all();
                         // A checkpoint that began earlier says nothing about writers that did not see `closed`.
                         self.checkpoint = Checkpoint::new();
                         self.begin_checkpoint();
@@ -317,7 +336,11 @@ where
         counters.by_trigger[trigger as usize].add(1);
         let answers = self.apply(&batch);
         self.settle(&taken, &batch, answers, now);
+        // Keys, values and errors are the user's, and so are their destructors.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(batch)));
         self.desk.counters.in_flight.set(0);
+        // The statistics are up to date for whoever hears of it now.
+        self.pending.deliver();
         self.tend_checkpoint();
         self.store.room.notify();
     }
@@ -338,7 +361,7 @@ where
             }
         };
         let (mut taken, mut ops) = (Vec::new(), Vec::new());
-        while ops.len() < self.settings.batch_size {
+        while ops.len() < self.batch_limit {
             let Some(next) = self.pending.take(wanted) else { break };
             // A pin for each copy, so that a large batch does not hold up reclamation. A clone that panics is the
             // user's; the entry stays dirty and is tried again like one that the backend refused.
@@ -347,6 +370,7 @@ where
                 Ok(Some(entry)) => {
                     self.newest = self.newest.max(entry.version);
                     let attempt = self.pending.attempt(next.at, entry.version);
+                    self.desk.counters.retries.add(u64::from(attempt > 1));
                     let change = entry.value.map_or(Change::Delete, Change::Upsert);
                     ops.push(Op::new(entry.key, change, entry.version, attempt));
                     taken.push(next);
@@ -419,6 +443,11 @@ where
             self.pending.failed(taken.at, until, &error);
             last_error = Some(error);
         }
+        self.batch_limit = if stored == 0 {
+            (batch.len() / 2).max(1)
+        } else {
+            (self.batch_limit * 2).min(self.settings.batch_size)
+        };
         let counters = &self.desk.counters;
         counters.writes.add(stored);
         counters.errors.add(batch.len() as u64 - stored);
@@ -449,7 +478,7 @@ where
         }
         let (store, requests, rings) = (&self.store, &self.desk.requests, &self.rings);
         let queued = || rings.iter().any(Consumer::has_more) || store.dirty_map.has_marks();
-        store.signal.sleep(timeout, || {
+        let called_at = store.signal.sleep(timeout, || {
             // A manual clock that was turned since we looked at it has found us awake.
             until.is_some_and(|until| clock.now() >= until)
                 || !requests.is_empty()
@@ -457,27 +486,30 @@ where
                 || (!wants_checkpoint && store.wants_checkpoint.load(Ordering::Relaxed))
                 || (timeout.is_none() && queued())
         });
-        if timeout.is_none() {
+        if let (None, Some(called_at)) = (timeout, called_at) {
             // The rings were empty when we fell asleep, and the first entry woke us.
-            self.drained_at = clock.now();
+            self.drained_at = called_at;
         }
         self.desk.counters.wakeups.add(1);
     }
 }
 
 impl<K, V, S> Drop for Flusher<K, V, S> {
-    /// Nobody is left waiting, however the flusher ends.
+    /// However the flusher ends, nobody is left waiting, and nothing is acknowledged any more.
     fn drop(&mut self) {
-        let error = BackendError::transient("the cache was closed before this was written");
-        self.pending.abandon(&error);
-        let unanswered = self.desk.requests.close();
-        let replies = unanswered.into_iter().filter_map(|request| match request {
-            Request::Flush(reply) | Request::Checkpoint(reply) | Request::Drain(reply) => Some(reply),
-            Request::Write { reply, .. } => Some(reply),
-            Request::Stop => None,
-        });
+        self.store.closed.store(true, Ordering::Relaxed);
+        let unanswered = self.desk.requests.close(self.ended);
+        let answer = match self.ended {
+            Ended::Drained => Ok(()),
+            Ended::Stopped => {
+                let error = BackendError::transient("the cache was closed before this was written");
+                self.pending.abandon(&error);
+                Err((1, error))
+            }
+        };
+        let replies = unanswered.into_iter().filter_map(Request::into_reply);
         for reply in replies.chain(self.checkpoint_replies.drain(..)).chain(self.drain_replies.drain(..)) {
-            reply.answer(Err((1, error.clone())));
+            reply.answer(answer.clone());
         }
         self.store.room.notify();
     }

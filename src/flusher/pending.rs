@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::request::Reply;
+use super::request::{Answer, Reply};
 use crate::{BackendError, table::Position};
 
 /// A number that grows with everything that happens to the book. A barrier is one, and covers what came before it.
@@ -73,6 +73,8 @@ pub(crate) struct Pending {
     parked: usize,
     /// How many writers wait for a certain version.
     waiting: usize,
+    /// Answers that are due, once the caller has written down what they speak of.
+    outbox: Vec<(Arc<Reply>, Answer)>,
 }
 
 impl Pending {
@@ -88,6 +90,7 @@ impl Pending {
             in_flight: 0,
             parked: 0,
             waiting: 0,
+            outbox: Vec::new(),
         }
     }
 
@@ -103,6 +106,11 @@ impl Pending {
     /// How many of them could be written now.
     pub(crate) fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Whether there is nothing but what was refused for good.
+    pub(crate) fn is_all_parked(&self) -> bool {
+        self.parked > 0 && self.parked == self.keys.len()
     }
 
     pub(crate) fn parked(&self) -> usize {
@@ -213,7 +221,7 @@ impl Pending {
             self.leave(key.state);
             self.count(key.moment, Moment::MAX, None);
             self.waiting -= key.waiters.len();
-            key.waiters.iter().for_each(|(_, reply)| reply.answer(Ok(())));
+            self.outbox.extend(key.waiters.into_iter().map(|(_, reply)| (reply, Ok(()))));
         }
     }
 
@@ -229,7 +237,7 @@ impl Pending {
         key.waiters.retain(|(wanted, reply)| {
             let written = *wanted <= version;
             if written {
-                reply.answer(Ok(()));
+                self.outbox.push((Arc::clone(reply), Ok(())));
             }
             !written
         });
@@ -250,7 +258,7 @@ impl Pending {
         key.failures = key.failures.saturating_add(1);
         for (_, reply) in key.waiters.drain(..) {
             self.waiting -= 1;
-            reply.answer(Err((1, error.clone())));
+            self.outbox.push((reply, Err((1, error.clone()))));
         }
         key.state = match until {
             Some(until) => {
@@ -271,16 +279,13 @@ impl Pending {
         self.keys.get(&at).map_or(0, |key| key.failures)
     }
 
-    /// Queues what is due for a retry, oldest first. Returns how many.
-    pub(crate) fn retry_due(&mut self, now: Duration) -> usize {
-        let mut due = 0;
+    /// Queues what is due for a retry, oldest first.
+    pub(crate) fn retry_due(&mut self, now: Duration) {
         while self.next_retry().is_some_and(|until| until <= now) {
             if let Some(Reverse((_, moment, at))) = self.retries.pop() {
                 self.requeue(at, moment);
-                due += 1;
             }
         }
-        due
     }
 
     /// Queues everything that is backing off or parked: somebody asked for it.
@@ -334,7 +339,7 @@ impl Pending {
     /// Answers `reply` once `version` of this place is in the backend, or was refused. A place that is not in the book is
     /// clean, so the answer is there.
     pub(crate) fn wait_for(&mut self, at: Position, version: u64, reply: Arc<Reply>) {
-        let Some(key) = self.keys.get_mut(&at) else { return reply.answer(Ok(())) };
+        let Some(key) = self.keys.get_mut(&at) else { return self.outbox.push((reply, Ok(()))) };
         key.waiters.push((version, reply));
         self.waiting += 1;
         match key.state {
@@ -353,7 +358,7 @@ impl Pending {
     /// Answers `reply` once everything that is in the book now was written, or refused at least once.
     pub(crate) fn barrier(&mut self, reply: Arc<Reply>) {
         if self.keys.is_empty() {
-            return reply.answer(Ok(()));
+            return self.outbox.push((reply, Ok(())));
         }
         let moment = self.tick();
         self.barriers.push(Barrier { moment, left: self.keys.len(), failed: 0, cause: None, reply });
@@ -375,19 +380,27 @@ impl Pending {
                 }
             }
         }
+        let outbox = &mut self.outbox;
         self.barriers.retain_mut(|barrier| {
             if barrier.left == 0 {
-                barrier.reply.answer(match barrier.cause.take() {
+                let answer = match barrier.cause.take() {
                     None => Ok(()),
                     Some(cause) => Err((barrier.failed, cause)),
-                });
+                };
+                outbox.push((Arc::clone(&barrier.reply), answer));
             }
             barrier.left > 0
         });
     }
 
+    /// Gives the answers that are due.
+    pub(crate) fn deliver(&mut self) {
+        self.outbox.drain(..).for_each(|(reply, answer)| reply.answer(answer));
+    }
+
     /// The flusher ends: everyone who waits is told why.
     pub(crate) fn abandon(&mut self, error: &BackendError) {
+        self.deliver();
         let left = self.keys.len();
         for barrier in self.barriers.drain(..) {
             barrier.reply.answer(Err((left.max(1), error.clone())));

@@ -74,31 +74,62 @@ pub(crate) enum Request {
     Stop,
 }
 
+impl Request {
+    /// Where the answer is waited for.
+    pub(crate) fn into_reply(self) -> Option<Arc<Reply>> {
+        match self {
+            Request::Flush(reply) | Request::Checkpoint(reply) | Request::Drain(reply) => Some(reply),
+            Request::Write { reply, .. } => Some(reply),
+            Request::Stop => None,
+        }
+    }
+}
+
+/// How the flusher has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Everything that was acknowledged is in the backend.
+    Drained,
+    /// It was told to stop, whatever was left.
+    Stopped,
+}
+
 /// The flusher's letter box.
 pub(crate) struct Requests {
-    open: Mutex<Option<Vec<Request>>>,
+    letters: Mutex<Result<Vec<Request>, Ended>>,
 }
 
 impl Requests {
     pub(crate) fn new() -> Self {
-        Requests { open: Mutex::new(Some(Vec::new())) }
+        Requests { letters: Mutex::new(Ok(Vec::new())) }
     }
 
     /// Posts a request. `Err`: the flusher has ended. The caller wakes it.
-    pub(crate) fn post(&self, request: Request) -> Result<(), ()> {
-        lock(&self.open).as_mut().map(|requests| requests.push(request)).ok_or(())
+    pub(crate) fn post(&self, request: Request) -> Result<(), Ended> {
+        match &mut *lock(&self.letters) {
+            Ok(letters) => {
+                letters.push(request);
+                Ok(())
+            }
+            Err(ended) => Err(*ended),
+        }
     }
 
     pub(crate) fn take(&self) -> Vec<Request> {
-        lock(&self.open).as_mut().map(std::mem::take).unwrap_or_default()
+        lock(&self.letters).as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.open).as_ref().is_none_or(Vec::is_empty)
+        lock(&self.letters).as_ref().is_ok_and(Vec::is_empty)
     }
 
-    /// Takes no more requests; returns those that were not answered.
-    pub(crate) fn close(&self) -> Vec<Request> {
-        lock(&self.open).take().unwrap_or_default()
+    /// Takes no more requests; returns those that were not answered. The first call counts.
+    pub(crate) fn close(&self, ended: Ended) -> Vec<Request> {
+        let mut letters = lock(&self.letters);
+        let left = letters.as_mut().map(std::mem::take).unwrap_or_default();
+        if letters.is_ok() {
+            *letters = Err(ended);
+        }
+        left
     }
 }

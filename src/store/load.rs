@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hash};
 
 use crossbeam_epoch::Guard;
 
-use super::{Credit, Seen, Store};
+use super::{Credit, Seen, SpareSlot, Store};
 use crate::{
     epochs,
     lane::Writer,
@@ -30,12 +30,12 @@ impl Placeholder {
 }
 
 /// What happened to an attempt to install a placeholder.
-pub(crate) enum Installed<'g, V> {
+pub(crate) enum Installed<'g, K, V, S> {
     Ours(Placeholder),
     /// The key is there, or on its way.
-    Seen(Seen<'g, V>),
+    Seen(Seen<'g, V>, SpareSlot<'g, K, V, S>),
     /// No place in the range of the key.
-    NoRoom,
+    NoRoom(SpareSlot<'g, K, V, S>),
 }
 
 impl<K, V, S> Store<K, V, S>
@@ -44,58 +44,58 @@ where
     S: BuildHasher,
 {
     /// A slot for a placeholder, holding the key. `None`: no slot is free.
-    pub(crate) fn placeholder_slot(&self, writer: &mut Writer<'_>, key: K) -> Option<OwnedSlot> {
+    pub(crate) fn placeholder_slot(&self, writer: &mut Writer<'_>, key: K) -> Option<SpareSlot<'_, K, V, S>> {
         let mut slot = writer.take_slot(&self.slab)?;
         self.slab.set_key(&mut slot, key);
         self.slab.set_version(&mut slot, 0, true);
-        Some(slot)
+        Some(SpareSlot::new(self, slot))
     }
 
-    /// Puts a placeholder where the key would be, if it is absent. The slot stays in `slot` unless it is used.
+    /// Puts a placeholder where the key would be, if it is absent.
     pub(crate) fn install<'g>(
         &'g self,
-        slot: &mut Option<OwnedSlot>,
+        spare: SpareSlot<'g, K, V, S>,
         hash: u64,
         credit: Credit<'_>,
         guard: &'g Guard,
-    ) -> Installed<'g, V> {
-        let Some(owned) = slot.take() else { return Installed::NoRoom };
-        let word = Word::new(Kind::Placeholder, Table::tag(hash), owned.id());
-        let installed = loop {
-            match self.table.probe(hash, guard, self.holds(self.slab.owned_key(&owned), guard)) {
-                Probe::Found(at, word) => break Installed::Seen(self.see(at, word, guard)),
-                Probe::Full => break Installed::NoRoom,
+    ) -> Installed<'g, K, V, S> {
+        // In no queue of the policy: nothing can be evicted here before the load is done.
+        let word = Word::new(Kind::Placeholder, Table::tag(hash), spare.id());
+        loop {
+            match self.table.probe(hash, guard, self.holds(spare.key(), guard)) {
+                Probe::Found(at, word) => return Installed::Seen(self.see(at, word, guard), spare),
+                Probe::Full => return Installed::NoRoom(spare),
                 Probe::Vacant(vacancy) => {
                     if let Ok(at) = self.table.insert(&vacancy, word, guard) {
                         credit.spend();
-                        self.enlist(&vacancy, word);
                         // Read after the placeholder is there: what the key had before is in epochs before this one.
                         let version = epochs::loaded(self.epochs.retired());
-                        return Installed::Ours(Placeholder { at, slot: owned, version });
+                        return Installed::Ours(Placeholder { at, slot: spare.into_owned(), version });
                     }
                 }
             }
-        };
-        *slot = Some(owned);
-        installed
+        }
     }
 
-    /// Replaces exactly this placeholder by what was loaded: a value, or the knowledge that there is none.
-    ///
-    /// `false`: a put, a remove or an invalidation came first, and wins.
+    /// Replaces exactly this placeholder by what was loaded: a value, or the knowledge that there is none; without
+    /// content, by nothing.
     pub(crate) fn fulfil(
         &self,
         writer: &mut Writer<'_>,
         placeholder: Placeholder,
         content: Option<(K, Option<V>, u64)>,
         guard: &Guard,
-    ) -> bool {
+    ) -> Fulfilled {
         let Placeholder { at, slot, version } = placeholder;
         let word = self.table.word(at, guard);
         let is_ours = word.is_placeholder() && (word.slot() == slot.id() || cfg!(mutant = "fulfil_any"));
-        let done = is_ours && self.swap_placeholder(writer, at, word, version, content, guard);
+        let fulfilled = if is_ours {
+            self.swap_placeholder(writer, at, word, version, content, guard)
+        } else {
+            Fulfilled::Overtaken
+        };
         writer.retire(slot.release(), guard);
-        done
+        fulfilled
     }
 
     fn swap_placeholder(
@@ -106,7 +106,7 @@ where
         version: u64,
         content: Option<(K, Option<V>, u64)>,
         guard: &Guard,
-    ) -> bool {
+    ) -> Fulfilled {
         let holder = word.slot();
         let entry = content.and_then(|(key, value, weight)| {
             let mut slot = writer.take_slot(&self.slab)?;
@@ -114,35 +114,38 @@ where
             self.slab.set_key(&mut slot, key);
             self.slab.set_value(&mut slot, value);
             self.slab.set_version(&mut slot, version, true);
-            self.add_weight(slot.id(), weight);
-            Some((kind, slot))
+            self.note_weight(slot.id(), weight);
+            Some((kind, SpareSlot::new(self, slot), weight))
         });
         loop {
             let swapped = match &entry {
-                Some((kind, slot)) => {
-                    self.table.replace(at, word, word.succeeded_by(*kind, slot.id(), false), guard)
+                Some((kind, spare, _)) => {
+                    let entry = word.succeeded_by(*kind, spare.id(), false).with_listed(true);
+                    self.table.replace(at, word, entry, guard)
                 }
                 None => self.table.vacate(at, word, word.is_listed(), guard),
             };
             match swapped {
                 Ok(()) => {
-                    match entry {
-                        Some((_, slot)) => drop(slot.release()),
-                        // Relaxed: a count.
-                        None => drop(self.taken.fetch_sub(1, Ordering::Relaxed)),
-                    }
-                    return true;
+                    return match entry {
+                        Some((_, spare, weight)) => {
+                            spare.into_owned().release();
+                            self.add_weight(weight);
+                            self.enlist(at, word);
+                            Fulfilled::Cached
+                        }
+                        None => {
+                            // Relaxed: a count.
+                            self.taken.fetch_sub(1, Ordering::Relaxed);
+                            Fulfilled::Dropped
+                        }
+                    };
                 }
                 // Only its listing may have changed.
                 Err(now) if now.is_placeholder() && now.slot() == holder => word = now,
-                Err(_) => break,
+                Err(_) => return Fulfilled::Overtaken,
             }
         }
-        if let Some((_, slot)) = entry {
-            self.remove_weight(slot.id());
-            writer.give_back(slot, &self.slab);
-        }
-        false
     }
 
     /// Takes a clean entry, or the placeholder of a load, out of the table.
@@ -173,10 +176,21 @@ where
             } else if !self.is_evictable(word, guard) {
                 return Invalidation::NotYet;
             } else if self.remove_clean(writer, at, word, word.is_listed(), guard).is_some() {
-                return if word.kind() == Kind::Value { Invalidation::Removed } else { Invalidation::Absent };
+                return Invalidation::Removed;
             }
         }
     }
+}
+
+/// What became of a placeholder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fulfilled {
+    /// What was loaded is in the cache.
+    Cached,
+    /// The placeholder is gone, and nothing took its place: there was nothing to cache, or no slot for it.
+    Dropped,
+    /// A put, a remove or an invalidation came first, and wins.
+    Overtaken,
 }
 
 /// What came of an invalidation.

@@ -6,6 +6,7 @@
 mod flush;
 mod load;
 mod room;
+mod spare;
 mod write;
 
 use std::{
@@ -18,6 +19,7 @@ use crossbeam_epoch::{Collector, Guard};
 use crossbeam_utils::CachePadded;
 
 use crate::{
+    clock::Clock,
     dirty_map::DirtyMap,
     epochs::Epochs,
     lane::Lanes,
@@ -31,8 +33,9 @@ use crate::{
 };
 
 pub(crate) use flush::Cleaned;
-pub(crate) use load::{Installed, Invalidation, Placeholder};
+pub(crate) use load::{Fulfilled, Installed, Invalidation, Placeholder};
 pub(crate) use room::Credit;
+pub(crate) use spare::SpareSlot;
 pub(crate) use write::{Draft, Expect, Refused};
 
 /// How a store is made.
@@ -40,6 +43,7 @@ pub(crate) struct Shape<K, V> {
     pub(crate) capacity: usize,
     /// Entries that, when dirty, wake the flusher.
     pub(crate) flush_at: usize,
+    pub(crate) clock: Clock,
     pub(crate) weigher: Option<(Weigher<K, V>, u64)>,
 }
 
@@ -52,6 +56,13 @@ struct Weights<K, V> {
     total: CachePadded<AtomicU64>,
     /// The weight of each slot's content.
     of: ZeroedArray<AtomicU64>,
+}
+
+impl<K, V> Weights<K, V> {
+    fn total(&self) -> u64 {
+        // Relaxed: a count. An entry can be subtracted before it was added.
+        (self.total.load(Ordering::Relaxed) as i64).max(0) as u64
+    }
 }
 
 pub(crate) struct Store<K, V, S> {
@@ -105,8 +116,10 @@ where
     S: BuildHasher,
 {
     pub(crate) fn new(shape: Shape<K, V>, lanes: Arc<Lanes>, hasher: S) -> io::Result<Self> {
-        let Shape { capacity, flush_at, weigher } = shape;
+        let Shape { capacity, flush_at, clock, weigher } = shape;
         let slots = Self::slots(capacity, &lanes);
+        let signal = Arc::new(Signal::new(clock.clone()));
+        clock.register(&signal);
         let table = Table::new(capacity)?;
         let weights = match weigher {
             None => None,
@@ -131,7 +144,7 @@ where
             taken: CachePadded::new(AtomicUsize::new(0)),
             cleaned: CachePadded::new(AtomicUsize::new(0)),
             flush_at,
-            signal: Arc::new(Signal::new()),
+            signal,
             pressure: AtomicBool::new(false),
             wants_checkpoint: AtomicBool::new(false),
             room: Event::new(),
@@ -151,7 +164,8 @@ where
     }
 
     pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        self.hasher.hash_one(key)
+        // One multiplication more, so that a hasher which leaves its entropy in the low bits fills the buckets too.
+        self.hasher.hash_one(key).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// What the entry weighs, and the limit that it breaks alone, if it does.
@@ -225,9 +239,10 @@ impl<K, V, S> Store<K, V, S> {
 
     /// How many entries are dirty. A little behind what other threads are just doing.
     pub(crate) fn dirty(&self) -> usize {
-        // Relaxed: counts. The clean ones first, so that a race shows too many dirty ones rather than too few.
+        // Relaxed: counts. The clean ones first, so that a race shows too many dirty ones rather than too few; but an entry
+        // can be cleaned before its writer has counted it.
         let cleaned = self.cleaned.load(Ordering::Relaxed);
-        self.lanes.dirtied().wrapping_sub(cleaned).min(isize::MAX as usize)
+        (self.lanes.dirtied().wrapping_sub(cleaned) as isize).max(0) as usize
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -238,8 +253,7 @@ impl<K, V, S> Store<K, V, S> {
     /// Total weight and its limit.
     pub(crate) fn weight(&self) -> (u64, Option<u64>) {
         match &self.weights {
-            // Relaxed: a count.
-            Some(weights) => (weights.total.load(Ordering::Relaxed), Some(weights.limit)),
+            Some(weights) => (weights.total(), Some(weights.limit)),
             None => (0, None),
         }
     }

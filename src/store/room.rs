@@ -32,14 +32,15 @@ impl Drop for Credit<'_> {
     }
 }
 
-/// How many places one eviction looks at before it gives up. Most need a few looks; beyond what the policy moves, only
-/// places that are being loaded, or whose epoch is not retired, are passed over and met again.
+/// How many places of each queue one eviction looks at before it gives up on it. Most need a few looks; beyond what the
+/// policy moves, only places whose epoch is not retired are passed over and met again.
 const LOOKS: u32 = 64;
 
 /// What is left of an eviction's budget.
 struct Search {
     moves: u32,
-    looks: u32,
+    small_looks: u32,
+    main_looks: u32,
 }
 
 impl Search {
@@ -49,9 +50,13 @@ impl Search {
         may
     }
 
-    fn look_on(&mut self) -> bool {
-        let may = self.looks > 0;
-        self.looks = self.looks.saturating_sub(1);
+    fn look_on(&mut self, queue: Queue) -> bool {
+        let looks = match queue {
+            Queue::Small => &mut self.small_looks,
+            Queue::Main => &mut self.main_looks,
+        };
+        let may = *looks > 0;
+        *looks = looks.saturating_sub(1);
         may
     }
 }
@@ -64,8 +69,9 @@ where
     /// A place, if the cache is not full.
     pub(crate) fn try_credit(&self) -> Option<Credit<'_>> {
         // Relaxed: the counter orders nothing.
-        let credit = Credit { taken: &self.taken };
-        if self.taken.fetch_add(1, Ordering::Relaxed) < self.capacity { Some(credit) } else { None }
+        let one_more = |taken| (taken < self.capacity).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.ok().map(|_| Credit { taken: &self.taken })
     }
 
     /// A place: a free one, or that of an entry evicted for it. `None`: nothing can go; see [`Store::press`].
@@ -73,15 +79,11 @@ where
         self.try_credit().or_else(|| self.evict(writer, guard))
     }
 
-    /// Whether the entries weigh more than they may.
-    pub(crate) fn is_overweight(&self) -> bool {
-        let (total, limit) = self.weight();
-        limit.is_some_and(|limit| total > limit)
-    }
-
-    /// Evicts until the entries weigh no more than they may. `false`: nothing can go.
-    pub(crate) fn trim_weight(&self, writer: &mut Writer<'_>, guard: &Guard) -> bool {
-        while self.is_overweight() {
+    /// Evicts until `weight` more has room. `false`: nothing can go.
+    pub(crate) fn make_weight(&self, writer: &mut Writer<'_>, weight: u64, guard: &Guard) -> bool {
+        while let (total, Some(limit)) = self.weight()
+            && total.saturating_add(weight) > limit
+        {
             if self.evict(writer, guard).is_none() {
                 return false;
             }
@@ -113,7 +115,7 @@ where
 
     /// Evicts the entry that the policy likes least.
     fn evict(&self, writer: &mut Writer<'_>, guard: &Guard) -> Option<Credit<'_>> {
-        let mut search = Search { moves: MOVES, looks: LOOKS };
+        let mut search = Search { moves: MOVES, small_looks: LOOKS, main_looks: LOOKS };
         loop {
             let (at, word, from) = self.victim(&mut search, guard)?;
             match self.remove_clean(writer, at, word, false, guard) {
@@ -185,20 +187,20 @@ where
 
     /// Pops places until one holds an entry that may leave the table.
     fn pop_evictable(&self, queue: Queue, search: &mut Search, guard: &Guard) -> Option<(Position, Word)> {
-        while search.look_on() {
+        while search.look_on(queue) {
             let at = self.policy.pop(queue)?;
             // The place is in no queue now, and it is ours to say what becomes of its listing.
             let mut word = self.table.word(at, guard);
             loop {
                 let put_aside = if word.is_empty() {
                     self.table.set_empty_listed(at, word, false)
-                } else if word.is_entry() && word.is_dirty() {
-                    // Until the flusher has cleaned it: nobody walks over it a second time.
+                } else if word.is_placeholder() || (word.is_entry() && word.is_dirty()) {
+                    // Until the loader is done, or the flusher has cleaned it: nobody walks over it a second time.
                     self.table.replace(at, word, word.with_listed(false), guard)
                 } else if self.is_evictable(word, guard) {
                     return Some((at, word));
                 } else {
-                    // Being inserted or loaded, or of an epoch that is not retired.
+                    // Being inserted, or of an epoch that is not retired.
                     if word.is_entry() {
                         self.wants_checkpoint.store(true, Ordering::Relaxed);
                     }

@@ -7,20 +7,25 @@ use std::{
 
 use crossbeam_epoch::Guard;
 
-use super::{Credit, Store};
+use super::{Credit, SpareSlot, Store};
 use crate::{
     epochs,
     lane::Writer,
-    slab::OwnedSlot,
     table::{Kind, Position, Probe, SlotId, Table, Vacancy, Word},
 };
 
-/// A slot with a key and a value (or none: a tombstone), not yet published.
+/// A slot with a key and a value (or none: a tombstone), not yet published. Goes back into use when dropped.
 #[must_use]
-pub(crate) struct Draft {
-    slot: OwnedSlot,
+pub(crate) struct Draft<'s, K, V, S> {
+    spare: SpareSlot<'s, K, V, S>,
     kind: Kind,
     weight: u64,
+}
+
+impl<K, V, S> Draft<'_, K, V, S> {
+    pub(crate) fn key(&self) -> &K {
+        self.spare.key()
+    }
 }
 
 /// What a write demands of the entry that it replaces.
@@ -38,6 +43,8 @@ pub(crate) enum Refused {
     Changed,
     /// A place is needed and none is free; with a credit: none in the range of this key.
     NoRoom,
+    /// There is no room for so much more weight.
+    TooMuch(u64),
     Closed,
 }
 
@@ -65,47 +72,55 @@ where
         key: K,
         value: Option<V>,
         weight: u64,
-    ) -> Result<Draft, (K, Option<V>)> {
+    ) -> Result<Draft<'_, K, V, S>, (K, Option<V>)> {
         let Some(mut slot) = writer.take_slot(&self.slab) else { return Err((key, value)) };
         let kind = if value.is_some() { Kind::Value } else { Kind::Tombstone };
         self.slab.set_key(&mut slot, key);
         self.slab.set_value(&mut slot, value);
-        self.add_weight(slot.id(), weight);
-        Ok(Draft { slot, kind, weight })
-    }
-
-    /// Takes back what was not published.
-    pub(crate) fn discard(&self, writer: &mut Writer<'_>, draft: Draft) {
-        self.remove_weight(draft.slot.id());
-        writer.give_back(draft.slot, &self.slab);
+        self.note_weight(slot.id(), weight);
+        Ok(Draft { spare: SpareSlot::new(self, slot), kind, weight })
     }
 
     /// Gives the draft another value.
-    pub(crate) fn redraft(&self, draft: &mut Draft, value: V, weight: u64) {
-        self.remove_weight(draft.slot.id());
-        self.slab.set_value(&mut draft.slot, Some(value));
-        self.add_weight(draft.slot.id(), weight);
+    pub(crate) fn redraft(&self, draft: &mut Draft<'_, K, V, S>, value: V, weight: u64) {
+        self.slab.set_value(draft.spare.slot(), Some(value));
+        self.note_weight(draft.spare.id(), weight);
         draft.weight = weight;
     }
 
-    pub(crate) fn draft_key<'a>(&'a self, draft: &'a Draft) -> &'a K {
-        self.slab.owned_key(&draft.slot)
+    /// What the entry in an owned slot weighs.
+    pub(super) fn note_weight(&self, slot: SlotId, weight: u64) {
+        if let Some(weights) = &self.weights {
+            // Relaxed: published with the slot.
+            weights.of[slot.0 as usize].store(weight, Ordering::Relaxed);
+        }
     }
 
-    pub(crate) fn add_weight(&self, slot: SlotId, weight: u64) {
+    /// An entry of this weight is in the table now. Whoever replaces it may have subtracted it already.
+    pub(super) fn add_weight(&self, weight: u64) {
         if let Some(weights) = &self.weights {
-            // Relaxed: counts; the slot's own weight is published with the slot.
-            weights.of[slot.0 as usize].store(weight, Ordering::Relaxed);
+            // Relaxed: a count.
             weights.total.fetch_add(weight, Ordering::Relaxed);
         }
     }
 
-    pub(crate) fn remove_weight(&self, slot: SlotId) {
+    /// The entry in this slot is not in the table any more.
+    pub(super) fn remove_weight(&self, slot: SlotId) {
         if let Some(weights) = &self.weights {
-            // Relaxed: counts. Swapped, so that it cannot be subtracted twice.
-            let weight = weights.of[slot.0 as usize].swap(0, Ordering::Relaxed);
+            // Relaxed: counts.
+            let weight = weights.of[slot.0 as usize].load(Ordering::Relaxed);
             weights.total.fetch_sub(weight, Ordering::Relaxed);
         }
+    }
+
+    /// How much more than what `old` weighs comes with `weight`, if that is more than there is room for. Each thread may
+    /// overlook what others are just publishing.
+    fn too_much(&self, weight: u64, old: Option<SlotId>) -> Option<u64> {
+        let weights = self.weights.as_ref()?;
+        let old = old.map_or(0, |slot| weights.of[slot.0 as usize].load(Ordering::Relaxed));
+        // What weighs no more than its predecessor is never refused.
+        let more = weight.checked_sub(old).filter(|more| *more > 0)?;
+        (weights.total().saturating_add(more) > weights.limit).then_some(more)
     }
 
     /// Publishes a draft as the newest, dirty version of its key: the write happens at one compare-and-swap in here.
@@ -114,28 +129,29 @@ where
     pub(crate) fn publish<'s>(
         &'s self,
         writer: &mut Writer<'_>,
-        draft: Draft,
+        mut draft: Draft<'s, K, V, S>,
         hash: u64,
         expect: Expect,
         credit: &mut Option<Credit<'s>>,
         guard: &Guard,
-    ) -> Result<(Position, u64), (Draft, Refused)> {
-        let Draft { mut slot, kind, weight } = draft;
+    ) -> Result<(Position, u64), (Draft<'s, K, V, S>, Refused)> {
         let closed_early = cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed);
         let window = self.epochs.enter(writer.running());
         // Relaxed: behind the window's fence. Either we see that the cache is closed, or the checkpoint of the one who
         // closes it waits for this window. Pairs with the fence in `Checkpoint::begin`.
-        let replaced =
-            if closed_early || !cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed) {
-                Err(Refused::Closed)
-            } else {
-                self.swing(&mut slot, kind, hash, expect, window.epoch, credit, guard)
-            };
+        let is_closed =
+            if cfg!(mutant = "closed_early") { closed_early } else { self.closed.load(Ordering::Relaxed) };
+        let replaced = if is_closed {
+            Err(Refused::Closed)
+        } else {
+            self.swing(&mut draft, hash, expect, window.epoch, credit, guard)
+        };
         let replaced = match replaced {
             Ok(replaced) => replaced,
-            Err(refused) => return Err((Draft { slot, kind, weight }, refused)),
+            Err(refused) => return Err((draft, refused)),
         };
-        let (id, at) = (slot.release(), replaced.at);
+        let (weight, at) = (draft.weight, replaced.at);
+        let id = draft.spare.into_owned().release();
         let mut wake = false;
         if cfg!(mutant = "announce_early") {
             self.slab.announce(id, guard);
@@ -152,6 +168,7 @@ where
         }
         self.slab.announce(id, guard);
         drop(window);
+        self.add_weight(weight);
         if let Some(old) = replaced.old {
             self.remove_weight(old);
             writer.retire(old, guard);
@@ -161,16 +178,17 @@ where
             self.signal.wake();
         } else if replaced.was_clean || !replaced.was_announced {
             self.signal.something_dirty();
+        } else if self.signal.is_idle() {
+            // Whoever made the entry dirty has stalled before it woke the flusher, and our write is acknowledged now.
+            self.signal.something_dirty();
         }
         Ok((at, replaced.version))
     }
 
     /// The compare-and-swap loop of a write.
-    #[allow(clippy::too_many_arguments)]
     fn swing<'s>(
         &'s self,
-        slot: &mut OwnedSlot,
-        kind: Kind,
+        draft: &mut Draft<'s, K, V, S>,
         hash: u64,
         expect: Expect,
         epoch: u64,
@@ -179,7 +197,8 @@ where
     ) -> Result<Replaced, Refused> {
         loop {
             // Borrowed anew in each round: the version is written into the slot in between.
-            let probe = self.table.probe(hash, guard, self.holds(self.slab.owned_key(slot), guard));
+            let probe = self.table.probe(hash, guard, self.holds(draft.key(), guard));
+            let (kind, weight, id) = (draft.kind, draft.weight, draft.spare.id());
             match probe {
                 Probe::Found(at, old) => {
                     let loading = old.is_placeholder();
@@ -190,12 +209,19 @@ where
                         }
                         _ => {}
                     }
+                    if let Some(more) = self.too_much(weight, (!loading).then_some(old.slot())) {
+                        return Err(Refused::TooMuch(more));
+                    }
                     let version = epochs::successor(predecessor, epoch);
-                    self.slab.set_version(slot, version, false);
+                    self.slab.set_version(draft.spare.slot(), version, false);
                     let was_announced = loading || self.slab.is_announced(old.slot(), guard);
-                    let new = old.succeeded_by(kind, slot.id(), true);
+                    // The place of a placeholder is in no queue yet, unless it was before.
+                    let new = old.succeeded_by(kind, id, true).with_listed(loading || old.is_listed());
                     if self.table.replace(at, old, new, guard).is_ok() {
                         let old_slot = (!loading).then_some(old.slot());
+                        if loading {
+                            self.enlist(at, old);
+                        }
                         return Ok(Replaced {
                             at,
                             version,
@@ -209,17 +235,20 @@ where
                     if let Expect::Version(_) = expect {
                         return Err(Refused::Changed);
                     }
+                    if let Some(more) = self.too_much(weight, None) {
+                        return Err(Refused::TooMuch(more));
+                    }
                     let paid = match credit.take().or_else(|| self.try_credit()) {
                         Some(paid) => paid,
                         None => return Err(Refused::NoRoom),
                     };
                     let version = epochs::successor(0, epoch);
-                    self.slab.set_version(slot, version, false);
-                    let word = Word::new(kind, Table::tag(hash), slot.id()).with_dirty(true);
+                    self.slab.set_version(draft.spare.slot(), version, false);
+                    let word = Word::new(kind, Table::tag(hash), id).with_dirty(true).with_listed(true);
                     match self.table.insert(&vacancy, word, guard) {
                         Ok(at) => {
                             paid.spend();
-                            self.enlist(&vacancy, word);
+                            self.enlist_new(&vacancy, word);
                             return Ok(Replaced {
                                 at,
                                 version,
@@ -236,12 +265,22 @@ where
         }
     }
 
-    /// Enters a place that was just taken into the eviction policy, if it is not in it from an earlier use.
-    pub(super) fn enlist(&self, vacancy: &Vacancy, word: Word) {
+    /// Enters the place of a new entry into the eviction policy, if it is not in it from an earlier use.
+    pub(super) fn enlist_new(&self, vacancy: &Vacancy, word: Word) {
         if !vacancy.is_listed() {
-            let is_full = self.len() >= self.capacity;
-            self.policy.admit(vacancy.at(), vacancy.fingerprint(word.tag()), is_full);
+            self.admit(vacancy.at(), vacancy.fingerprint(word.tag()));
         }
+    }
+
+    /// Enters the place of an entry that has just replaced the placeholder `old`, likewise.
+    pub(super) fn enlist(&self, at: Position, old: Word) {
+        if !old.is_listed() {
+            self.admit(at, self.table.fingerprint(at, old));
+        }
+    }
+
+    fn admit(&self, at: Position, fingerprint: u64) {
+        self.policy.admit(at, fingerprint, self.len() >= self.capacity);
     }
 
     /// Whether the lane that has just made its `dirtied`-th entry dirty should wake the flusher because there are enough.

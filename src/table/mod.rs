@@ -22,7 +22,7 @@
 //! A helper takes the mark off a word W at place p only if it read W, and *then* read in `Meta` that the insert n at p
 //! is pending. The words that follow the n-th decision at p are: its tentative word, its entry, the entry's
 //! successors, empty, and only then another insert's tentative word. [`Table::vacate`] makes p empty only after
-//! `PENDING` of n is gone, and it never comes back, since counts grow. So while n is pending, p has not been empty,
+//! `PENDING` of n is gone (it finishes whatever is pending at p first), and it never comes back, since counts grow. So while n is pending, p has not been empty,
 //! and W is n's word. The helper is pinned, so W's slot is not in use again under the same name.
 
 mod word;
@@ -141,6 +141,7 @@ fn fingerprint(home: usize, tag: u16) -> u64 {
 
 impl Table {
     /// The most entries for which a position fits into 32 bits.
+    /// Half of what would fit into the bits, so that there is room for the slots of all lanes.
     pub(crate) const MAX_ENTRIES: usize = (u32::MAX as usize >> 3) / 2 * 5;
 
     /// A table for at most `entries` entries.
@@ -160,7 +161,7 @@ impl Table {
     }
 
     fn home(&self, hash: u64) -> usize {
-        // The high half of the hash chooses the bucket, the low bits the tag.
+        // The high half of the hash chooses the bucket, the low bits the tag and the stride.
         (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
     }
 
@@ -278,13 +279,12 @@ impl Table {
         words.enumerate().find(|(_, word)| word.is_empty())
     }
 
-    /// Inserts `word`, listed, into the vacancy. `Err`: somebody took the place, or inserted a key of the same home: probe
-    /// again.
+    /// Inserts `word` into the vacancy. `Err`: somebody took the place, or inserted a key of the same home: probe again.
     ///
-    /// If the place was not listed before, the caller has to put it into a queue of the eviction policy.
+    /// If `word` is listed and the place was not before, the caller has to put it into a queue of the eviction policy.
     pub(crate) fn insert(&self, vacancy: &Vacancy, word: Word, guard: &Guard) -> Result<Position, ()> {
         let Vacancy { home, distance, at, empty, inserts } = *vacancy;
-        let visible = word.with_distance(distance).with_listed(true);
+        let visible = word.with_distance(distance).with_listed(word.is_listed() || empty.is_listed());
         let tentative = visible.with_tentative(true);
         let place = self.place(at);
         // Release: the slot's content, for those who see the word once it is visible. Acquire is not needed: an empty
@@ -318,7 +318,7 @@ impl Table {
                     // Release: as in the first step. A failure means that a helper did it.
                     let _ =
                         place.compare_exchange(tentative.0, visible.0, Ordering::Release, Ordering::Relaxed);
-                    self.settle(home, inserts.wrapping_add(1), guard);
+                    self.settle(home, Meta::next_inserts(inserts), guard);
                     return Ok(at);
                 }
                 Err(now) => meta = Meta(now),
@@ -381,13 +381,19 @@ impl Table {
     pub(crate) fn vacate(&self, at: Position, old: Word, listed: bool, guard: &Guard) -> Result<(), Word> {
         debug_assert!(!old.is_tentative() && !old.is_empty());
         let home = self.home_of(at, old);
-        // Relaxed: the decision of `old`'s insert happened before `old` became visible, so this load sees it.
-        let meta = self.buckets[home].meta(Ordering::Relaxed);
+        // Acquire: as in `probe`. If `old` is still there, the decision of its insert happened before it became visible, so
+        // this load sees it. If not, it may be somebody else's insert that is pending here: that one has to become visible
+        // before its PENDING goes, which `finish` sees to.
+        let meta = self.buckets[home].meta(Ordering::Acquire);
         if meta.is_pending()
             && meta.place() == (old.distance(), at.place(), stride_bits(old.tag()))
             && !cfg!(mutant = "vacate_pending")
         {
-            self.settle(home, meta.inserts(), guard);
+            if cfg!(mutant = "vacate_settle") {
+                self.settle(home, meta.inserts(), guard);
+            } else {
+                self.finish(home, meta, guard);
+            }
         }
         let empty = Word::EMPTY.with_listed(listed);
         // AcqRel: Release orders the settling above before the place can be taken again (see the module's argument);
@@ -395,8 +401,9 @@ impl Table {
         match self.place(at).compare_exchange(old.0, empty.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 if old.distance() > 0 {
-                    // Relaxed: too high a count only costs a longer look.
-                    self.buckets[home].meta.fetch_sub(Meta::ONE_FAR, Ordering::Relaxed);
+                    // Release: who finds no entry far away, and does not look, has seen all that its evictor saw. Pairs with
+                    // the Acquire in `probe`.
+                    self.buckets[home].meta.fetch_sub(Meta::ONE_FAR, Ordering::Release);
                 }
                 Ok(())
             }

@@ -165,7 +165,7 @@ impl fmt::Debug for Word {
 /// The eighth word of a bucket.
 ///
 /// ```text
-///  63   54    53     52      46 45      32 31           0
+///  63   54    53     52      43 42      29 28           0
 /// +-------+---------+----------+----------+--------------+
 /// | place | PENDING | far away |   heat   |   inserts    |
 /// +-------+---------+----------+----------+--------------+
@@ -180,9 +180,12 @@ impl fmt::Debug for Word {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Meta(pub(super) u64);
 
-const HEAT_SHIFT: u32 = 32;
-const FAR_SHIFT: u32 = 46;
-const FAR_MASK: u64 = 0x7f << FAR_SHIFT;
+const INSERTS_MASK: u64 = (1 << 29) - 1;
+const HEAT_SHIFT: u32 = 29;
+const FAR_SHIFT: u32 = 43;
+/// Sixteen ranges of seven buckets of seven places are 784 entries away from home at most, and a few whose removal has
+/// not been counted yet.
+const FAR_MASK: u64 = 0x3ff << FAR_SHIFT;
 const PENDING: u64 = 1 << 53;
 const PLACE_SHIFT: u32 = 54;
 const PLACE_MASK: u64 = 0x3ff << PLACE_SHIFT;
@@ -198,7 +201,12 @@ impl Meta {
     pub(super) const ONE_FAR: u64 = 1 << FAR_SHIFT;
 
     pub(super) fn inserts(self) -> u32 {
-        self.0 as u32
+        (self.0 & INSERTS_MASK) as u32
+    }
+
+    /// The count after `inserts`.
+    pub(super) fn next_inserts(inserts: u32) -> u32 {
+        inserts.wrapping_add(1) & INSERTS_MASK as u32
     }
 
     pub(super) fn heat(self, index: usize) -> u8 {
@@ -226,12 +234,11 @@ impl Meta {
 
     /// The next insert is decided, at this place.
     pub(super) fn decided(self, distance: usize, index: usize, tag: u16) -> Self {
-        let inserts = u64::from(self.inserts().wrapping_add(1));
+        let inserts = u64::from(Self::next_inserts(self.inserts()));
         let place = u64::from(stride_bits(tag)) << 6 | (distance << 3 | index) as u64;
         let far = if distance > 0 { Self::ONE_FAR } else { 0 };
-        let next = Meta(
-            (self.0 & !(PLACE_MASK | u64::from(u32::MAX)) | inserts | place << PLACE_SHIFT | PENDING) + far,
-        );
+        let next =
+            Meta((self.0 & !(PLACE_MASK | INSERTS_MASK) | inserts | place << PLACE_SHIFT | PENDING) + far);
         if distance == 0 { next.with_heat(index, 0) } else { next }
     }
 
@@ -259,7 +266,7 @@ mod tests {
 
     #[test]
     fn meta_fields_do_not_touch_each_other() {
-        let mut meta = Meta(u64::from(u32::MAX)).with_heat(6, 3).with_heat(0, 9);
+        let mut meta = Meta(INSERTS_MASK).with_heat(6, 3).with_heat(0, 9);
         assert_eq!((meta.heat(0), meta.heat(5), meta.heat(6)), (3, 0, 3));
         meta = meta.decided(7, 6, 0x7ffb);
         assert_eq!((meta.inserts(), meta.far(), meta.place(), meta.is_pending()), (0, 1, (7, 6, 0xb), true));

@@ -75,6 +75,8 @@ pub(crate) fn evict(cache: &Cache<u64, u64>, key: u64) {
         }
         assert!(Instant::now() < deadline, "key {key} was never evicted");
         cache.put(other, 0).unwrap();
+        // Used again at once: not one of those that pass through and leave what is used more often alone.
+        (0..3).for_each(|_| assert_eq!(cache.get(&other).unwrap(), Some(0)));
         if other % 8 == 0 {
             cache.flush().unwrap();
         }
