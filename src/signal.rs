@@ -28,20 +28,23 @@ impl Signal {
 
     /// Sleeps until a wake-up or, if there is a `timeout`, that long; not at all if `has_work` finds something.
     ///
-    /// Without a timeout every [`Signal::something_dirty`] wakes it, with one only [`Signal::wake`] does. Returns when
-    /// the first call came, if one came; this thread may get to run much later.
+    /// If it knows of something dirty, only [`Signal::wake`] wakes it, else every [`Signal::something_dirty`] does too.
+    /// Returns until when nothing had called: the first call, or the time-out; this thread may get to run much later. `None`
+    /// if it did not sleep.
     pub(crate) fn sleep(
         &self,
+        knows_dirty: bool,
         timeout: Option<Duration>,
         has_work: impl FnOnce() -> bool,
     ) -> Option<Duration> {
-        self.depth.store(if timeout.is_some() { NAPPING } else { IDLE }, Ordering::Relaxed);
+        self.depth.store(if knows_dirty { NAPPING } else { IDLE }, Ordering::Relaxed);
         // SeqCst: either the waker sees that we sleep, or we see its work. Pairs with the fence in `wake_from`.
         if !cfg!(mutant = "sleep_fence") {
             fence(Ordering::SeqCst);
         }
         let mut notified = lock(&self.notified);
-        if !has_work() {
+        let sleeps = !has_work();
+        if sleeps {
             while notified.is_none() {
                 match timeout {
                     None => notified = wait(&self.wakes, notified),
@@ -53,11 +56,14 @@ impl Signal {
                 }
             }
         }
+        // Before we count as awake: what is queued from then on is queued later.
+        let now = self.clock.now();
         self.depth.store(AWAKE, Ordering::Relaxed);
-        notified.take()
+        let called_at = notified.take();
+        sleeps.then(|| called_at.unwrap_or(now))
     }
 
-    /// Whether the sleeper sleeps without a deadline, as far as can be seen without a fence.
+    /// Whether the sleeper sleeps and knows of nothing dirty, as far as can be seen without a fence.
     pub(crate) fn is_idle(&self) -> bool {
         self.depth.load(Ordering::Relaxed) == IDLE
     }

@@ -478,17 +478,18 @@ where
         }
         let (store, requests, rings) = (&self.store, &self.desk.requests, &self.rings);
         let queued = || rings.iter().any(Consumer::has_more) || store.dirty_map.has_marks();
-        let called_at = store.signal.sleep(timeout, || {
+        let knows_dirty = !self.pending.is_empty();
+        let quiet_until = store.signal.sleep(knows_dirty, timeout, || {
             // A manual clock that was turned since we looked at it has found us awake.
             until.is_some_and(|until| clock.now() >= until)
                 || !requests.is_empty()
                 || store.pressure.load(Ordering::Relaxed)
                 || (!wants_checkpoint && store.wants_checkpoint.load(Ordering::Relaxed))
-                || (timeout.is_none() && queued())
+                || (!knows_dirty && queued())
         });
-        if let (None, Some(called_at)) = (timeout, called_at) {
+        if let (false, Some(quiet_until)) = (knows_dirty, quiet_until) {
             // The rings were empty when we fell asleep, and the first entry woke us.
-            self.drained_at = called_at;
+            self.drained_at = quiet_until;
         }
         self.desk.counters.wakeups.add(1);
     }
