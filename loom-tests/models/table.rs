@@ -123,6 +123,30 @@ fn table_evict_and_insert_again() {
     });
 }
 
+/// An evictor stalls after it has read its word; meanwhile that entry is evicted and its key is inserted again, at the same
+/// place. The evictor must not take that insert's PENDING away before it is visible, or the key is inserted twice.
+#[test]
+fn table_stale_evictor_meets_another_insert() {
+    explore(Some(3), || {
+        let table = two_buckets();
+        assert!(insert(&table, 0, 10).is_ok());
+        let (at, old) = find(&table, 0, 1).expect("inserted");
+        assert!(table.vacate(at, old, false, unpinned()).is_ok());
+        let stale = spawn({
+            let table = Arc::clone(&table);
+            move || assert!(table.vacate(at, old, false, unpinned()).is_err())
+        });
+        let rival = spawn({
+            let table = Arc::clone(&table);
+            move || insert(&table, 0, 11)
+        });
+        let mine = insert(&table, 0, 12);
+        let theirs = join(rival);
+        join(stale);
+        assert_one_winner(&table, &[(11, theirs), (12, mine)]);
+    });
+}
+
 /// Whoever sees a word of `key` that is not tentative sees its decision: the `decided`-th insert of home 1. Looks at the
 /// place itself, because a search may pass by an entry that is not counted yet.
 fn assert_decided(table: &Table, at: usize, key: u32, decided: u32) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use writeback::{Cache, Change, Clock};
+use writeback::{Change, Clock};
 
 use crate::common::{Audit, NEVER, eventually, quiet, stays};
 
@@ -89,12 +89,6 @@ fn c08_a_stream_of_writes_costs_one_backend_write_for_each_interval() {
     rows.check();
 }
 
-fn with_room_for(capacity: usize) -> (Arc<Audit>, Cache<u64, u64>) {
-    let rows = Audit::new();
-    let cache = quiet().capacity(capacity).flush_at(capacity).backend(Arc::clone(&rows)).open().unwrap();
-    (rows, cache)
-}
-
 /// Catches: a timer that does not start a flush, or one that is counted under another trigger.
 #[test]
 fn trigger_timer_starts_a_flush_and_is_counted() {
@@ -131,11 +125,8 @@ fn trigger_threshold_starts_a_flush_and_is_counted() {
 /// Catches: a full cache of dirty entries in which a writer waits for a flush that nobody starts.
 #[test]
 fn trigger_pressure_starts_a_flush_and_is_counted() {
-    let (rows, cache) = with_room_for(16);
-    let cache = {
-        drop(cache);
-        quiet().capacity(16).flush_at(1_000).backend(Arc::clone(&rows)).open::<u64, u64>().unwrap()
-    };
+    let rows = Audit::new();
+    let cache = quiet().capacity(16).flush_at(1_000).backend(Arc::clone(&rows)).open::<u64, u64>().unwrap();
     (0..200).for_each(|key| drop(cache.put(key, key).unwrap()));
     let stats = cache.stats();
     assert!(stats.flushes_pressure > 0, "{stats:?}");

@@ -166,7 +166,7 @@ fn f09_the_dirty_set_is_the_same_after_an_eviction_storm() {
         }
     }
     assert!(cache.flush().is_err());
-    let value = |key: u64| (key % 5 != 0).then_some(key + 1);
+    let value = |key: u64| (!key.is_multiple_of(5)).then_some(key + 1);
     let check = || {
         assert_eq!(cache.stats().dirty, 50);
         for key in 0..50 {

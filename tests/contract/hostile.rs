@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use writeback::backend::Memory;
+use writeback::{Cache, backend::Memory};
 
 use crate::common::{Audit, PATIENCE, Rng, eventually, quiet};
 
@@ -135,7 +135,9 @@ impl Drop for Mine {
     }
 }
 
-fn mined() -> (Arc<Armed>, Arc<Memory<u64, Mine>>, writeback::Cache<u64, Mine>) {
+type Mined = (Arc<Armed>, Arc<Memory<u64, Mine>>, Cache<u64, Mine>);
+
+fn mined() -> Mined {
     let (armed, rows) = (Arc::new(Armed::default()), Arc::new(Memory::<u64, Mine>::unrecorded()));
     let cache =
         quiet().capacity(32).write_timeout(Duration::from_secs(2)).backend(Arc::clone(&rows)).open().unwrap();
