@@ -47,8 +47,8 @@ pub(crate) fn successor(predecessor: u64, epoch: u64) -> u64 {
     (predecessor + 1).max(epoch << COUNT_BITS)
 }
 
-/// The version of what a load brings: larger than all versions that the key had before it was absent, and different from
-/// that of any load before them.
+/// The version of what a load brings: at least as large as all that the key had before it was absent, and different from
+/// that of an earlier load if there was a write between the two.
 pub(crate) fn loaded(retired: u64) -> u64 {
     (retired << COUNT_BITS) - 1
 }
@@ -93,7 +93,9 @@ impl Epochs {
     /// Opens the window of a lane that has none open.
     pub(crate) fn enter<'a>(&self, running: &'a Running) -> Window<'a> {
         debug_assert_eq!(running.0.load(Ordering::Relaxed), 0, "two windows of one lane");
-        let mut epoch = self.current.load(Ordering::Relaxed);
+        // Acquire, both loads: who opens a window in a new epoch has seen all that came before that epoch began, the
+        // `closed` flag among it. Pairs with the Release in `Checkpoint::begin`.
+        let mut epoch = self.current.load(Ordering::Acquire);
         loop {
             // Release: a checkpoint that sees this window sees what the windows before it did; the store that closed the
             // last one would no longer say so.
@@ -106,7 +108,7 @@ impl Epochs {
             if !cfg!(mutant = "enter_fence") {
                 fence(Ordering::SeqCst);
             }
-            let again = self.current.load(Ordering::Relaxed);
+            let again = self.current.load(Ordering::Acquire);
             if again == epoch || cfg!(mutant = "enter_once") {
                 return Window { running: &running.0, epoch };
             }
@@ -146,7 +148,8 @@ impl Checkpoint {
     pub(crate) fn begin(&mut self, epochs: &Epochs, lanes: usize, newest: u64) {
         debug_assert!(!self.is_under_way());
         self.target = epochs.current.load(Ordering::Relaxed).max(newest) + 1;
-        epochs.current.store(self.target, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `Epochs::enter`.
+        epochs.current.store(self.target, Ordering::Release);
         // SeqCst: pairs with the fence in `Epochs::enter`.
         fence(Ordering::SeqCst);
         self.waiting.extend(0..lanes);

@@ -137,8 +137,8 @@ where
     ) -> Result<(Position, u64), (Draft<'s, K, V, S>, Refused)> {
         let closed_early = cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed);
         let window = self.epochs.enter(writer.running());
-        // Relaxed: behind the window's fence. Either we see that the cache is closed, or the checkpoint of the one who
-        // closes it waits for this window. Pairs with the fence in `Checkpoint::begin`.
+        // Relaxed: behind the window's opening. If it opened in the epoch that the closing checkpoint began, it has seen
+        // `closed`; if in an earlier one, that checkpoint waits for it.
         let is_closed =
             if cfg!(mutant = "closed_early") { closed_early } else { self.closed.load(Ordering::Relaxed) };
         let replaced = if is_closed {
