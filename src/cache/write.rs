@@ -28,6 +28,9 @@ enum Stage<'s, K, V, S> {
     Drafted(Draft<'s, K, V, S>),
 }
 
+/// Where a write went, and its version; or the write itself, because what it expected was not there.
+type Outcome<'s, K, V, S> = Result<(Position, u64), Stage<'s, K, V, S>>;
+
 /// What one attempt came to.
 enum Attempt<'s, K, V, S> {
     Written(Position, u64),
@@ -110,24 +113,38 @@ where
         &'e self,
         cx: &Context,
         hash: u64,
-        mut stage: Stage<'e, K, V, S>,
+        stage: Stage<'e, K, V, S>,
     ) -> Result<(Position, u64), Error> {
         let mut patience = Patience::new();
+        let mut stage = stage;
         loop {
-            match self.attempt(cx, hash, stage, Expect::Anything)? {
-                Attempt::Written(at, version) => return Ok((at, version)),
-                // A blind write expects nothing, so nothing can have changed.
-                Attempt::Changed(again) => stage = again,
+            stage = match self.write_over(cx, hash, stage, Expect::Anything, &mut patience)? {
+                Ok(written) => return Ok(written),
+                // It expects nothing, so nothing can have changed.
+                Err(again) => again,
+            };
+        }
+    }
+
+    /// Writes over what is expected, and waits for what it takes. The inner `Err`: it is not there.
+    fn write_over<'e>(
+        &'e self,
+        cx: &Context,
+        hash: u64,
+        mut stage: Stage<'e, K, V, S>,
+        expect: Expect,
+        patience: &mut Patience<'e>,
+    ) -> Result<Outcome<'e, K, V, S>, Error> {
+        loop {
+            let lack;
+            (stage, lack) = match self.attempt(cx, hash, stage, expect)? {
+                Attempt::Written(at, version) => return Ok(Ok((at, version))),
+                Attempt::Changed(stage) => return Ok(Err(stage)),
                 Attempt::Closed => return Err(Error::Closed),
-                Attempt::NoRoom(again) => {
-                    self.wait(cx, Lack::Room, &mut patience)?;
-                    stage = again;
-                }
-                Attempt::NoSlot(again) => {
-                    self.wait(cx, Lack::Slot, &mut patience)?;
-                    stage = again;
-                }
-            }
+                Attempt::NoRoom(stage) => (stage, Lack::Room),
+                Attempt::NoSlot(stage) => (stage, Lack::Slot),
+            };
+            self.wait(cx, lack, patience)?;
         }
     }
 
@@ -244,31 +261,20 @@ where
                 return Ok(None);
             };
             let weight = self.weigh(owner.key(), &value)?;
-            let mut stage = match owner {
+            let stage = match owner {
                 Owner::Key(key) => Stage::Parts(key, Some(value), weight),
                 Owner::Draft(mut draft) => {
                     self.store.redraft(&mut draft, value, weight);
                     Stage::Drafted(draft)
                 }
             };
-            owner = loop {
-                match self.attempt(cx, hash, stage, Expect::Version(expected))? {
-                    Attempt::Written(at, version) => {
-                        cx.counters.puts.add(1);
-                        return self.acknowledge(at, version, ack).map(Some);
-                    }
-                    Attempt::Changed(Stage::Parts(key, ..)) => break Owner::Key(key),
-                    Attempt::Changed(Stage::Drafted(draft)) => break Owner::Draft(draft),
-                    Attempt::Closed => return Err(Error::Closed),
-                    Attempt::NoRoom(again) => {
-                        self.wait(cx, Lack::Room, &mut patience)?;
-                        stage = again;
-                    }
-                    Attempt::NoSlot(again) => {
-                        self.wait(cx, Lack::Slot, &mut patience)?;
-                        stage = again;
-                    }
+            owner = match self.write_over(cx, hash, stage, Expect::Version(expected), &mut patience)? {
+                Ok((at, version)) => {
+                    cx.counters.puts.add(1);
+                    return self.acknowledge(at, version, ack).map(Some);
                 }
+                Err(Stage::Parts(key, ..)) => Owner::Key(key),
+                Err(Stage::Drafted(draft)) => Owner::Draft(draft),
             };
         }
     }

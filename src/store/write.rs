@@ -28,6 +28,9 @@ impl<K, V, S> Draft<'_, K, V, S> {
     }
 }
 
+/// A draft that was refused, and why.
+pub(crate) type Unpublished<'s, K, V, S> = (Draft<'s, K, V, S>, Refused);
+
 /// What a write demands of the entry that it replaces.
 #[derive(Clone, Copy)]
 pub(crate) enum Expect {
@@ -134,7 +137,7 @@ where
         expect: Expect,
         credit: &mut Option<Credit<'s>>,
         guard: &Guard,
-    ) -> Result<(Position, u64), (Draft<'s, K, V, S>, Refused)> {
+    ) -> Result<(Position, u64), Unpublished<'s, K, V, S>> {
         let closed_early = cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed);
         let window = self.epochs.enter(writer.running());
         // Relaxed: behind the window's opening. If it opened in the epoch that the closing checkpoint began, it has seen
