@@ -446,7 +446,7 @@ where
         self.batch_limit = if stored == 0 {
             (batch.len() / 2).max(1)
         } else {
-            (self.batch_limit * 2).min(self.settings.batch_size)
+            self.batch_limit.saturating_mul(2).min(self.settings.batch_size)
         };
         let counters = &self.desk.counters;
         counters.writes.add(stored);
