@@ -1,6 +1,7 @@
 //! Sequences of operations against a model, over a backend that refuses, panics and answers too little.
 //!
-//! From the root of the repository: `cargo +nightly fuzz run operations fuzz/corpus/operations fuzz/seeds/operations`, or without nightly
+//! From the root of the repository, after `mkdir -p fuzz/corpus/operations`:
+//! `cargo +nightly fuzz run operations fuzz/corpus/operations fuzz/seeds/operations`, or without nightly
 //! `cargo fuzz run -s none operations fuzz/corpus/operations fuzz/seeds/operations`.
 
 #![no_main]

@@ -177,7 +177,7 @@ where
             self.flush(trigger, now);
             return true;
         }
-        if self.draining == Some(true) && self.nothing_queued() {
+        if self.draining == Some(true) && !self.has_news() {
             if self.pending.is_empty() {
                 self.ended = Ended::Drained;
                 return false;
@@ -212,8 +212,9 @@ where
         self.drained_at = now;
     }
 
-    fn nothing_queued(&self) -> bool {
-        !self.rings.iter().any(Consumer::has_more) && !self.store.dirty_map.has_marks()
+    /// Whether `collect` would find something.
+    fn has_news(&self) -> bool {
+        self.rings.iter().any(Consumer::has_more) || self.store.dirty_map.has_marks()
     }
 
     fn answer_requests(&mut self) -> bool {
@@ -476,8 +477,7 @@ where
         if wants_checkpoint || self.checkpoint.is_under_way() {
             timeout = Some(timeout.map_or(CHECKPOINT_PAUSE, |timeout| timeout.min(CHECKPOINT_PAUSE)));
         }
-        let (store, requests, rings) = (&self.store, &self.desk.requests, &self.rings);
-        let queued = || rings.iter().any(Consumer::has_more) || store.dirty_map.has_marks();
+        let (store, requests) = (&self.store, &self.desk.requests);
         let knows_dirty = !self.pending.is_empty();
         let quiet_until = store.signal.sleep(knows_dirty, timeout, || {
             // A manual clock that was turned since we looked at it has found us awake.
@@ -485,7 +485,7 @@ where
                 || !requests.is_empty()
                 || store.pressure.load(Ordering::Relaxed)
                 || (!wants_checkpoint && store.wants_checkpoint.load(Ordering::Relaxed))
-                || (!knows_dirty && queued())
+                || (!knows_dirty && self.has_news())
         });
         if let (false, Some(quiet_until)) = (knows_dirty, quiet_until) {
             // The rings were empty when we fell asleep, and the first entry woke us.

@@ -69,7 +69,6 @@ pub(crate) struct Pending {
     barriers: Vec<Barrier>,
     now: Moment,
     queued: usize,
-    in_flight: usize,
     parked: usize,
     /// How many writers wait for a certain version.
     waiting: usize,
@@ -87,7 +86,6 @@ impl Pending {
             barriers: Vec::new(),
             now: 0,
             queued: 0,
-            in_flight: 0,
             parked: 0,
             waiting: 0,
             outbox: Vec::new(),
@@ -199,7 +197,6 @@ impl Pending {
         if let Some(key) = self.keys.get_mut(&at) {
             key.state = State::InFlight;
             self.queued -= 1;
-            self.in_flight += 1;
         }
         Taken { at, moment }
     }
@@ -330,9 +327,8 @@ impl Pending {
     fn leave(&mut self, state: State) {
         match state {
             State::Queued => self.queued -= 1,
-            State::InFlight => self.in_flight -= 1,
             State::Parked => self.parked -= 1,
-            State::BackingOff(_) => {}
+            State::InFlight | State::BackingOff(_) => {}
         }
     }
 

@@ -112,8 +112,7 @@ where
                 Ok(()) => {
                     self.remove_weight(word.slot());
                     slots.retire(&self.lanes, word.slot(), guard);
-                    // Relaxed: a count.
-                    self.taken.fetch_sub(1, Ordering::Relaxed);
+                    drop(self.emptied());
                     return true;
                 }
                 Err(now) => word = now,

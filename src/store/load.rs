@@ -9,7 +9,6 @@ use crate::{
     epochs,
     lane::Writer,
     slab::OwnedSlot,
-    sync::Ordering,
     table::{Kind, Position, Probe, SlotId, Table, Word},
 };
 
@@ -109,34 +108,30 @@ where
     ) -> Fulfilled {
         let holder = word.slot();
         let entry = content.and_then(|(key, value, weight)| {
-            let mut slot = writer.take_slot(&self.slab)?;
-            let kind = if value.is_some() { Kind::Value } else { Kind::Tombstone };
-            self.slab.set_key(&mut slot, key);
-            self.slab.set_value(&mut slot, value);
-            self.slab.set_version(&mut slot, version, true);
-            self.note_weight(slot.id(), weight);
-            Some((kind, SpareSlot::new(self, slot), weight))
+            let mut draft = self.draft(writer, key, value, weight).ok()?;
+            self.slab.set_version(draft.spare.slot(), version, true);
+            Some(draft)
         });
         loop {
             let swapped = match &entry {
-                Some((kind, spare, _)) => {
-                    let entry = word.succeeded_by(*kind, spare.id(), false).with_listed(true);
-                    self.table.replace(at, word, entry, guard)
+                Some(draft) => {
+                    let clean = word.succeeded_by(draft.kind, draft.spare.id(), false).with_listed(true);
+                    self.table.replace(at, word, clean, guard)
                 }
                 None => self.table.vacate(at, word, word.is_listed(), guard),
             };
             match swapped {
                 Ok(()) => {
                     return match entry {
-                        Some((_, spare, weight)) => {
-                            spare.into_owned().release();
+                        Some(draft) => {
+                            let weight = draft.weight;
+                            draft.spare.into_owned().release();
                             self.add_weight(weight);
                             self.enlist(at, word);
                             Fulfilled::Cached
                         }
                         None => {
-                            // Relaxed: a count.
-                            self.taken.fetch_sub(1, Ordering::Relaxed);
+                            drop(self.emptied());
                             Fulfilled::Dropped
                         }
                     };
@@ -170,7 +165,7 @@ where
             if word.is_placeholder() {
                 // The loader keeps the slot; it will find that its placeholder is gone.
                 if self.table.vacate(at, word, word.is_listed(), guard).is_ok() {
-                    self.taken.fetch_sub(1, Ordering::Relaxed);
+                    drop(self.emptied());
                     return Invalidation::Removed;
                 }
             } else if !self.is_evictable(word, guard) {

@@ -229,6 +229,11 @@ where
         self.table.vacate(at, word, listed, guard).ok()?;
         self.remove_weight(word.slot());
         writer.retire(word.slot(), guard);
-        Some(Credit { taken: &self.taken })
+        Some(self.emptied())
+    }
+
+    /// The place that the caller has just emptied: to be taken again, or dropped and so given back.
+    pub(super) fn emptied(&self) -> Credit<'_> {
+        Credit { taken: &self.taken }
     }
 }

@@ -17,9 +17,9 @@ use crate::{
 /// A slot with a key and a value (or none: a tombstone), not yet published. Goes back into use when dropped.
 #[must_use]
 pub(crate) struct Draft<'s, K, V, S> {
-    spare: SpareSlot<'s, K, V, S>,
-    kind: Kind,
-    weight: u64,
+    pub(super) spare: SpareSlot<'s, K, V, S>,
+    pub(super) kind: Kind,
+    pub(super) weight: u64,
 }
 
 impl<K, V, S> Draft<'_, K, V, S> {
@@ -92,7 +92,7 @@ where
     }
 
     /// What the entry in an owned slot weighs.
-    pub(super) fn note_weight(&self, slot: SlotId, weight: u64) {
+    fn note_weight(&self, slot: SlotId, weight: u64) {
         if let Some(weights) = &self.weights {
             // Relaxed: published with the slot.
             weights.of[slot.0 as usize].store(weight, Ordering::Relaxed);
