@@ -87,7 +87,23 @@ pub(crate) struct Epochs {
 
 impl Epochs {
     pub(crate) fn new() -> Self {
-        Epochs { current: CachePadded::new(AtomicU64::new(1)), retired: CachePadded::new(AtomicU64::new(1)) }
+        Self::starting_at(1, 1)
+    }
+
+    /// Goes on where an earlier life has ended: `current` is newer than all it had, and `retired` is what its journal says.
+    pub(crate) fn starting_at(current: u64, retired: u64) -> Self {
+        debug_assert!(retired >= 1 && current >= retired);
+        Epochs {
+            current: CachePadded::new(AtomicU64::new(current)),
+            retired: CachePadded::new(AtomicU64::new(retired)),
+        }
+    }
+
+    /// Retires all epochs before `target`. A checkpoint has seen that no writer is in them any more; with a journal also that
+    /// it needs none of their records.
+    pub(crate) fn retire(&self, target: u64) {
+        // Release: pairs with the Acquire in `retired`; all that the writers of these epochs did.
+        self.retired.store(target, Ordering::Release);
     }
 
     /// Opens the window of a lane that has none open.
@@ -118,7 +134,7 @@ impl Epochs {
 
     /// Versions of epochs before this one may be forgotten once they are clean.
     pub(crate) fn retired(&self) -> u64 {
-        // Acquire: pairs with the Release in `Checkpoint::poll`; all writers of retired epochs are done.
+        // Acquire: pairs with the Release in `retire`; all writers of retired epochs are done.
         self.retired.load(Ordering::Acquire)
     }
 
@@ -155,9 +171,14 @@ impl Checkpoint {
         self.waiting.extend(0..lanes);
     }
 
-    /// Looks at the lanes that are still waited for. `true`: all have been seen idle or past the target, and everything
-    /// before it is retired.
-    pub(crate) fn poll<'a>(&mut self, epochs: &Epochs, running: impl Fn(usize) -> &'a Running) -> bool {
+    /// The epoch that it has begun.
+    pub(crate) fn target(&self) -> u64 {
+        self.target
+    }
+
+    /// Looks at the lanes that are still waited for. `true`: all have been seen idle or past the target, so no writer is
+    /// in an earlier epoch, and what was written in them can be collected.
+    pub(crate) fn poll<'a>(&mut self, running: impl Fn(usize) -> &'a Running) -> bool {
         let target = self.target;
         self.waiting.retain(|&lane| {
             // Acquire: pairs with the Release in `Window::drop` and `Epochs::enter`; what the writer announced is there to
@@ -165,12 +186,7 @@ impl Checkpoint {
             let epoch = running(lane).0.load(Ordering::Acquire);
             epoch != 0 && epoch < target
         });
-        let done = self.waiting.is_empty();
-        if done {
-            // Release: pairs with the Acquire in `Epochs::retired`.
-            epochs.retired.store(target, Ordering::Release);
-        }
-        done
+        self.waiting.is_empty()
     }
 }
 
@@ -199,12 +215,13 @@ mod tests {
         let window = epochs.enter(&lanes[0]);
         let version = successor(0, window.epoch);
         checkpoint.begin(&epochs, 2, 0);
-        assert!(!checkpoint.poll(&epochs, |lane| &lanes[lane]));
+        assert!(!checkpoint.poll(|lane| &lanes[lane]));
         assert!(!epochs.may_forget(version));
         let later = epochs.enter(&lanes[1]);
         assert!(later.epoch > window.epoch);
         drop(window);
-        assert!(checkpoint.poll(&epochs, |lane| &lanes[lane]));
+        assert!(checkpoint.poll(|lane| &lanes[lane]));
+        epochs.retire(checkpoint.target());
         assert!(epochs.may_forget(version) && !epochs.may_forget(successor(0, later.epoch)));
     }
 }

@@ -1,10 +1,10 @@
 //! Every way in which the engine says no. Each message says what happened and what to do about it.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use thiserror::Error;
 
-use crate::{Ack, backend::BackendError};
+use crate::{Ack, CodecError, JournalError, backend::BackendError};
 
 /// Why an operation on an open cache failed.
 #[derive(Debug, Clone, Error)]
@@ -15,7 +15,10 @@ pub enum Error {
     Closed,
 
     /// The asked-for durability needs a journal and this cache has none; nothing was written.
-    #[error("{ack:?} needs a journal and this cache has none: use Ack::Memory or Ack::Backend")]
+    #[error(
+        "{ack:?} needs a journal and this cache has none: give it one with `journal(path)`, or use Ack::Memory or \
+         Ack::Backend"
+    )]
     NoJournal {
         /// The acknowledgement that was asked for.
         ack: Ack,
@@ -57,6 +60,49 @@ pub enum Error {
         /// What the backend said about one of them.
         cause: BackendError,
     },
+
+    /// The journal had no room for the write in time: it is as large as it may be and full of writes that the backend has
+    /// not yet taken, or its disk is full. Nothing was written.
+    #[error(
+        "no room in the journal of {bytes} bytes after {waited:?} (the backend's last error: {}): try again later, \
+         raise `journal_limit`, free disk space, or raise `write_timeout`",
+        .cause.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+    )]
+    JournalFull {
+        /// How large the journal is.
+        bytes: u64,
+        /// How long the call had waited.
+        waited: Duration,
+        /// The backend's last error, if its last answer was one.
+        cause: Option<BackendError>,
+    },
+
+    /// Key and value are larger than one record of the journal may be; nothing was written.
+    #[error(
+        "the entry takes {bytes} bytes in the journal and a record may have {limit}: raise `journal_size`, of which \
+         that is a share, or store less"
+    )]
+    RecordTooLarge {
+        /// What key and value take.
+        bytes: usize,
+        /// What they may take.
+        limit: usize,
+    },
+
+    /// The journal could not be made durable in time. The write *is* in the cache and in the journal (so it survives a crash
+    /// of the process), and its sync is tried again in the background.
+    #[error(
+        "the journal could not be synced: {cause}; the write is in the cache and survives a crash of the process, \
+         but not yet a loss of power: check the disk"
+    )]
+    NotSynced {
+        /// What the system said.
+        cause: Arc<io::Error>,
+    },
+
+    /// The codec refused the key or the value; nothing was written.
+    #[error("the entry could not be encoded for the journal: {0}")]
+    Codec(#[from] CodecError),
 
     /// The read-through failed; nothing was cached.
     #[error("loading a missing key failed: {0}")]
@@ -105,7 +151,10 @@ pub enum OpenError {
     },
 
     /// The default acknowledgement needs a journal and this cache has none.
-    #[error("the default acknowledgement {ack:?} needs a journal: use Ack::Memory or Ack::Backend")]
+    #[error(
+        "the default acknowledgement {ack:?} needs a journal: give the cache one with `journal(path)`, or use \
+         Ack::Memory or Ack::Backend"
+    )]
     NoJournal {
         /// The acknowledgement that was asked for.
         ack: Ack,
@@ -120,8 +169,12 @@ pub enum OpenError {
         source: io::Error,
     },
 
+    /// The journal could not be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+
     /// The flusher's thread could not be started.
-    #[error("the flusher's thread could not be started: {0}")]
+    #[error("the thread of the flusher or of the journal could not be started: {0}")]
     Spawn(#[source] io::Error),
 }
 

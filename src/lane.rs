@@ -11,6 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     epochs::Running,
+    journal::Appender,
     recycle::{Inbox, Inboxes, Slots},
     ring::{self, Consumer, Producer},
     slab::{OwnedSlot, Slab},
@@ -33,6 +34,8 @@ pub(crate) struct Lane {
 pub(crate) struct Owned {
     slots: Slots,
     ring: Producer,
+    /// Its end of the journal; unused without one.
+    appender: Appender,
 }
 
 pub(crate) struct Lanes {
@@ -75,7 +78,8 @@ impl Lanes {
             abandoned: AtomicBool::new(false),
         });
         for (index, ring) in producers.into_iter().enumerate() {
-            *lock(&lanes.lanes[index].parked) = Some(Owned { slots: Slots::new(index), ring });
+            *lock(&lanes.lanes[index].parked) =
+                Some(Owned { slots: Slots::new(index), ring, appender: Appender::new(false) });
         }
         (lanes, consumers, Slots::new(count))
     }
@@ -203,6 +207,11 @@ impl<'a> Writer<'a> {
     /// Sends what was retired on its way, however little it is.
     pub(crate) fn seal(&mut self, guard: &Guard) {
         self.owned.slots.seal(self.lanes, guard);
+    }
+
+    /// This lane's end of the journal.
+    pub(crate) fn appender(&mut self) -> &mut Appender {
+        &mut self.owned.appender
     }
 
     pub(crate) fn running(&self) -> &'a Running {

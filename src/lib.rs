@@ -3,6 +3,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backend;
+pub mod codec;
 
 mod cache;
 mod clock;
@@ -10,7 +11,9 @@ mod context;
 mod dirty_map;
 mod epochs;
 mod error;
+mod fault;
 mod flusher;
+mod journal;
 mod lane;
 mod memory;
 mod policy;
@@ -24,11 +27,18 @@ mod sync;
 mod table;
 
 pub use backend::{Answers, Backend, BackendError, Batch, Change, ErrorClass, Op};
-pub use cache::{Ack, Builder, ByWeight, Cache, Closed, Handle, Invalidated, Weigh};
+pub use cache::{
+    Ack, Builder, ByWeight, Cache, Closed, Handle, Invalidated, Journaled, Recovery, Ticket, Weigh,
+    WithJournal,
+};
 pub use clock::{Clock, ManualClock};
+#[cfg(feature = "serde")]
+pub use codec::Postcard;
+pub use codec::{Codec, CodecError, Plain, PlainBytes};
 pub use epochs::Version;
 pub use error::{Error, HandleError, OpenError};
-pub use stats::Stats;
+pub use journal::{Damage, DamageKind, JournalError, JournalSync};
+pub use stats::{JournalStats, Stats};
 
 /// Models of the lock-free parts, of the code as it is in this crate; see `loom-tests/README.md`.
 #[cfg(all(test, crossbeam_loom))]

@@ -182,6 +182,13 @@ impl<K, V> Slab<K, V> {
         unsafe { (*self.slot(slot.0).key.get()).assume_init_ref() }
     }
 
+    /// The value of an owned slot, if it has one.
+    pub(crate) fn owned_value<'a>(&'a self, slot: &'a OwnedSlot) -> Option<&'a V> {
+        let has_value = self.stamp(slot.0, Ordering::Relaxed).0 & HAS_VALUE != 0;
+        // SAFETY: `slot` is owned and borrowed, so nobody writes it; the bit says that the value is initialised.
+        has_value.then(|| unsafe { (*self.slot(slot.0).value.get()).assume_init_ref() })
+    }
+
     /// Drops what an owned slot holds.
     pub(crate) fn clear(&self, slot: &mut OwnedSlot) {
         if !Self::NEEDS_DROP {

@@ -128,6 +128,41 @@ pub struct Stats {
     pub writer_waits: u64,
     /// How many times the flusher woke up.
     pub wakeups: u64,
+    /// What the journal has done, if there is one.
+    pub journal: Option<JournalStats>,
+}
+
+/// The part of [`Stats`] that is about the journal.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct JournalStats {
+    /// How large the file is.
+    pub bytes: u64,
+    /// How much of it could be written at once; the rest holds records that may still be needed, or is reserved for copies
+    /// of them.
+    pub free_bytes: u64,
+    /// Successful and failed calls of `fdatasync`.
+    pub syncs: u64,
+    /// Failed ones.
+    pub sync_errors: u64,
+    /// How long a sync that has not come back has been running.
+    pub sync_running: Option<std::time::Duration>,
+    /// Whether a sync has failed, and what was in the journal has not been written anew since. No write is acknowledged as
+    /// [`Ack::Synced`](crate::Ack::Synced) until that is done.
+    pub is_poisoned: bool,
+    /// Records that were written a second time, so that the space of the first could be used again.
+    pub copies: u64,
+    /// How many times older records were declared dead.
+    pub retirements: u64,
+    /// How many times the file could not be made larger.
+    pub growth_errors: u64,
+    /// Entries that were recovered when the cache was opened.
+    pub recovered: u64,
+    /// Damaged places that were found then.
+    pub damages: u64,
+    /// It was opened for another backend than the one it belonged to, or without a part that is missing: what it holds may
+    /// not fit what the backend holds.
+    pub is_inconsistent: bool,
 }
 
 impl Stats {

@@ -8,7 +8,7 @@ mod memory;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use memory::{Call, Doing, Memory};
 #[cfg(feature = "sqlite")]
@@ -61,6 +61,20 @@ pub trait Backend<K, V>: Send + Sync {
     /// `Ok` for an operation is a promise: the engine then forgets that the entry was dirty. Applying an
     /// operation again must be harmless, since an answer can get lost after the database has committed.
     fn apply(&self, batch: &Batch<K, V>) -> Answers;
+
+    /// What tells this database, and the place in it, from others; stored in the journal, which refuses to be opened for
+    /// another one. It should stay the same for as long as the data does, and hold no secrets.
+    ///
+    /// The default is the name of the backend's type, which tells only kinds of databases apart.
+    fn identity(&self) -> String {
+        std::any::type_name::<Self>().to_owned()
+    }
+
+    /// A file beside the database in which the engine may note that a journal has writes for it, so that a cache
+    /// that is opened without that journal is told. `None`, the default: there is no such place.
+    fn journal_note(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 impl<K, V, B: Backend<K, V> + ?Sized> Backend<K, V> for Arc<B> {
@@ -70,6 +84,14 @@ impl<K, V, B: Backend<K, V> + ?Sized> Backend<K, V> for Arc<B> {
 
     fn apply(&self, batch: &Batch<K, V>) -> Answers {
         (**self).apply(batch)
+    }
+
+    fn identity(&self) -> String {
+        (**self).identity()
+    }
+
+    fn journal_note(&self) -> Option<PathBuf> {
+        (**self).journal_note()
     }
 }
 

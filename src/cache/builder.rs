@@ -12,12 +12,16 @@ use super::{
     Ack, Cache, DefaultHasher,
     engine::{Engine, Policies},
     flights::Flights,
+    journaled::{Journaled, WithJournal},
+    opening::{self, Begun, Contents},
 };
 use crate::{
     Backend, Clock, OpenError,
     context::{CacheId, Census},
+    epochs::Epochs,
     flusher::{Desk, Flusher, Settings},
     lane::Lanes,
+    signal::Signal,
     store::{Shape, Store, Weigher},
     sync::Mutex,
     table::Table,
@@ -31,13 +35,14 @@ const MAX_LANES: usize = 4096;
 /// Required are [`capacity`](Builder::capacity) and [`backend`](Builder::backend); without a backend there is no
 /// `open` to call.
 #[must_use = "a builder does nothing before `open`"]
-pub struct Builder<B = (), W = (), S = DefaultHasher> {
+pub struct Builder<B = (), W = (), S = DefaultHasher, J = ()> {
     capacity: usize,
     max_weight: u64,
     weigher: W,
     backend: B,
     hasher: S,
-    ack: Ack,
+    pub(super) journal: J,
+    ack: Option<Ack>,
     max_delay: Duration,
     flush_at: Option<usize>,
     batch_size: usize,
@@ -86,7 +91,8 @@ impl Builder {
             weigher: (),
             backend: (),
             hasher: DefaultHasher::default(),
-            ack: Ack::Memory,
+            journal: (),
+            ack: None,
             max_delay: Duration::from_millis(500),
             flush_at: None,
             batch_size: 1_000,
@@ -101,15 +107,20 @@ impl Builder {
     }
 }
 
-impl<B, W, S> Builder<B, W, S> {
-    fn map<B2, W2, S2>(self, change: impl FnOnce(B, W, S) -> (B2, W2, S2)) -> Builder<B2, W2, S2> {
-        let (backend, weigher, hasher) = change(self.backend, self.weigher, self.hasher);
+impl<B, W, S, J> Builder<B, W, S, J> {
+    pub(super) fn map<B2, W2, S2, J2>(
+        self,
+        change: impl FnOnce(B, W, S, J) -> (B2, W2, S2, J2),
+    ) -> Builder<B2, W2, S2, J2> {
+        let (backend, weigher, hasher, journal) =
+            change(self.backend, self.weigher, self.hasher, self.journal);
         Builder {
             capacity: self.capacity,
             max_weight: self.max_weight,
             weigher,
             backend,
             hasher,
+            journal,
             ack: self.ack,
             max_delay: self.max_delay,
             flush_at: self.flush_at,
@@ -144,25 +155,26 @@ impl<B, W, S> Builder<B, W, S> {
     /// assert!(matches!(pages.put("/".into(), vec![0; 2 << 20]), Err(Error::TooHeavy { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn max_weight<F>(mut self, total: u64, weigh: F) -> Builder<B, ByWeight<F>, S> {
+    pub fn max_weight<F>(mut self, total: u64, weigh: F) -> Builder<B, ByWeight<F>, S, J> {
         self.max_weight = total;
-        self.map(|backend, _, hasher| (backend, ByWeight(weigh), hasher))
+        self.map(|backend, _, hasher, journal| (backend, ByWeight(weigh), hasher, journal))
     }
 
     /// The database behind the cache. An `Arc` of a backend is a backend, for those who want to keep a hold of it.
-    pub fn backend<B2>(self, backend: B2) -> Builder<B2, W, S> {
-        self.map(|_, weigher, hasher| (backend, weigher, hasher))
+    pub fn backend<B2>(self, backend: B2) -> Builder<B2, W, S, J> {
+        self.map(|_, weigher, hasher, journal| (backend, weigher, hasher, journal))
     }
 
     /// The hash function; by default a fast one, seeded at random for each cache. With another one, equal hashes in the
     /// upper 32 bits share a bucket, so they should be good.
-    pub fn hasher<S2>(self, hasher: S2) -> Builder<B, W, S2> {
-        self.map(|backend, weigher, _| (backend, weigher, hasher))
+    pub fn hasher<S2>(self, hasher: S2) -> Builder<B, W, S2, J> {
+        self.map(|backend, weigher, _, journal| (backend, weigher, hasher, journal))
     }
 
-    /// How writes are acknowledged that do not say so themselves. Default: [`Ack::Memory`].
+    /// How writes are acknowledged that do not say so themselves. Default: [`Ack::Journal`] with a
+    /// [`journal`](Builder::journal), [`Ack::Memory`] without.
     pub fn ack(mut self, ack: Ack) -> Self {
-        self.ack = ack;
+        self.ack = Some(ack);
         self
     }
 
@@ -244,9 +256,6 @@ impl<B, W, S> Builder<B, W, S> {
         if self.max_weight == 0 {
             return Err(OpenError::ZeroWeight);
         }
-        if matches!(self.ack, Ack::Journal | Ack::Synced) {
-            return Err(OpenError::NoJournal { ack: self.ack });
-        }
         if self.lanes > MAX_LANES {
             return bad("lanes", self.lanes.to_string(), "at most 4096; further threads share a lane");
         }
@@ -275,11 +284,19 @@ impl<B, W, S> Builder<B, W, S> {
         Ok(())
     }
 
-    /// Opens the cache: reserves its memory and starts the flusher.
+    /// Opens the cache: reserves its memory and starts the flusher. With a journal, what is in it and not yet in the
+    /// backend is in the cache, dirty, when this returns; [`Cache::recovery`] tells of it.
+    ///
+    /// # Blocking
+    ///
+    /// For reading the journal: about a second for a few million records. If more is dirty in it than the cache may hold,
+    /// the rest is written to the backend first.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] for settings that make no sense, and where memory or a thread is not to be had.
+    /// [`OpenError`] for settings that make no sense, and where memory or a thread is not to be had; with a journal
+    /// [`OpenError::Journal`], and then no file was changed. Also without one, if the backend has unflushed writes in a journal
+    /// that it was used with before.
     pub fn open<K, V>(self) -> Result<Cache<K, V, S>, OpenError>
     where
         K: Hash + Eq + Clone + Send + Sync + 'static,
@@ -287,6 +304,7 @@ impl<B, W, S> Builder<B, W, S> {
         B: Backend<K, V> + 'static,
         W: Weigh<K, V>,
         S: BuildHasher + Send + Sync + 'static,
+        J: Journaled<K, V>,
     {
         self.check()?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
@@ -295,26 +313,71 @@ impl<B, W, S> Builder<B, W, S> {
         let flush_at = self.flush_at.unwrap_or(self.capacity / 2).max(1);
         let weigher = self.weigher.into_weigher().map(|weigher| (weigher, self.max_weight));
         let bytes = Store::<K, V, S>::bytes(self.capacity, &lanes);
-        let shape = Shape { capacity: self.capacity, flush_at, clock: self.clock.clone(), weigher };
-        let store =
-            Store::new(shape, lanes, self.hasher).map_err(|source| OpenError::Memory { bytes, source })?;
+        let backend: Arc<dyn Backend<K, V>> = Arc::new(self.backend);
+        let signal = Arc::new(Signal::new(self.clock.clone()));
+        self.clock.register(&signal);
+        let wanted = self.journal.into_journal();
+        let ack = match (self.ack, &wanted) {
+            (Some(ack @ (Ack::Journal | Ack::Synced)), None) => return Err(OpenError::NoJournal { ack }),
+            (Some(ack), _) => ack,
+            (None, Some(_)) => Ack::Journal,
+            (None, None) => Ack::Memory,
+        };
+        let (capacity, batch_size, hasher, writers) =
+            (self.capacity, self.batch_size, self.hasher, lanes.writers());
+        let make_store = |begun: Option<Begun<'_, K, V>>| {
+            let (journal, contents) =
+                begun.map(|begun| ((begun.journal, begun.codec), begun.contents)).unzip();
+            let epochs = contents.as_ref().map_or_else(Epochs::new, Contents::epochs);
+            let signal = Arc::clone(&signal);
+            let shape = Shape { capacity, flush_at, weigher, signal, journal, epochs };
+            let store =
+                Store::new(shape, lanes, hasher).map_err(|source| OpenError::Memory { bytes, source })?;
+            let restore = |contents| opening::restore(contents, &store, &*backend, batch_size);
+            let recovery = contents.map(restore).transpose()?;
+            Ok((store, recovery))
+        };
+        let (store, recovery) = match wanted {
+            None => {
+                opening::check_note(&*backend, None)?;
+                make_store(None)?
+            }
+            Some(wanted) => opening::with_journal(wanted, capacity, writers, &*backend, &signal, |begun| {
+                make_store(Some(begun))
+            })?,
+        };
         let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new()));
+        let note = opening::take_over(&store, &*backend)?;
         let settings = Settings {
             max_delay: self.max_delay,
             flush_at,
-            batch_size: self.batch_size,
+            batch_size,
             first_retry: self.retry.0,
             retry_cap: self.retry.1,
             pin_to: self.pin_flusher.and_then(|core| cores.get(core)).map(|core| core.id),
             opened_at: self.clock.now(),
             clock: self.clock,
         };
-        let backend: Arc<dyn Backend<K, V>> = Arc::new(self.backend);
+        let keeper = match &store.journal {
+            None => None,
+            Some(journaling) => {
+                let (journal, room) = (Arc::clone(&journaling.journal), Arc::clone(&store.room));
+                let keep = move || journal.keep(&room);
+                let named = thread::Builder::new().name("writeback-journal".into());
+                Some(named.spawn(keep).map_err(OpenError::Spawn)?)
+            }
+        };
         let flusher = {
             let (store, backend, desk) = (Arc::clone(&store), Arc::clone(&backend), Arc::clone(&desk));
             let run = move || Flusher::new(store, backend, desk, settings, rings, slots).run();
-            thread::Builder::new().name("writeback-flusher".into()).spawn(run).map_err(OpenError::Spawn)?
+            thread::Builder::new().name("writeback-flusher".into()).spawn(run)
         };
+        let flusher = flusher.map_err(|error| {
+            if let Some(journaling) = &store.journal {
+                journaling.journal.commits.stop();
+            }
+            OpenError::Spawn(error)
+        })?;
         Ok(Cache::from_engine(Arc::new(Engine {
             id: CacheId::next(),
             store,
@@ -323,19 +386,50 @@ impl<B, W, S> Builder<B, W, S> {
             census: Census::new(),
             flights: Flights::new(),
             policies: Policies {
-                ack: self.ack,
+                ack,
                 write_timeout: self.write_timeout,
                 cache_absent: self.cache_absent,
                 drain_on_drop: self.drain_on_drop,
                 cores,
             },
+            recovery,
+            note,
+            keeper: Mutex::new(keeper),
             flusher: Mutex::new(Some(flusher)),
             was_closed: false.into(),
         })))
     }
 }
 
-impl<B, W, S> fmt::Debug for Builder<B, W, S> {
+impl<B, W, S> Builder<B, W, S> {
+    /// Gives the cache a journal: a file in which every write is noted before it is acknowledged, so that it survives a crash
+    /// of the process, and, with [`Ack::Synced`], a loss of power. The file is made if there is none; if it holds writes
+    /// that are not in the backend, they are in the cache when it opens.
+    ///
+    /// Keys and values need a [`Codec`](crate::Codec): numbers, strings, byte strings, tuples and arrays have one
+    /// ([`Plain`](crate::Plain)); for others see [`codecs`](Builder::codecs). Put the file on a local disk (or on `tmpfs`, if
+    /// it need only survive crashes of the process), and use it for one cache only.
+    ///
+    /// ```
+    /// # use writeback::{Ack, Cache, backend::Memory};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("scores.journal");
+    /// let scores = Cache::builder()
+    ///     .capacity(10_000)
+    ///     .journal(&path)
+    ///     .backend(Memory::new())
+    ///     .open::<u64, u64>()?;
+    /// scores.put(7, 100)?; // survives `kill -9` from here on
+    /// scores.put_acked(8, 200, Ack::Synced)?; // and this one a loss of power
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn journal(self, path: impl AsRef<std::path::Path>) -> Builder<B, W, S, WithJournal> {
+        let journal = WithJournal::at(path.as_ref());
+        self.map(|backend, weigher, hasher, ()| (backend, weigher, hasher, journal))
+    }
+}
+
+impl<B, W, S, J> fmt::Debug for Builder<B, W, S, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("capacity", &self.capacity)

@@ -3,18 +3,20 @@
 use std::{
     borrow::Borrow,
     hash::{BuildHasher, Hash},
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use super::{Ack, Closed, Invalidated, flights::Flights};
+use super::{Ack, Closed, Invalidated, Recovery, flights::Flights};
 use crate::{
     Error, HandleError, Stats,
     backend::{Backend, BackendError},
     context::{self, CacheId, Census, Context, Reentered},
     flusher::{Desk, Ended, Reply, Request},
+    journal::Journal,
     lane::Lease,
     store::{Invalidation, Seen, Store},
     sync::{Mutex, Ordering, lock},
@@ -28,6 +30,11 @@ pub(crate) struct Engine<K, V, S> {
     pub(super) census: Arc<Census>,
     pub(super) flights: Flights<V>,
     pub(super) policies: Policies,
+    pub(super) recovery: Option<Recovery>,
+    /// The note beside the database that its journal is needed.
+    pub(super) note: Option<PathBuf>,
+    /// The journal's thread.
+    pub(super) keeper: Mutex<Option<JoinHandle<()>>>,
     pub(super) flusher: Mutex<Option<JoinHandle<()>>>,
     /// Whether the owner has heard a verdict.
     pub(super) was_closed: std::sync::atomic::AtomicBool,
@@ -241,8 +248,28 @@ where
         Error::Backpressure { waited: start.elapsed(), cause: self.last_error() }
     }
 
+    pub(super) fn journal_full(&self, start: Instant) -> Error {
+        let bytes = self.journal().map_or(0, |journal| journal.bytes());
+        Error::JournalFull { bytes, waited: start.elapsed(), cause: self.last_error() }
+    }
+
     fn last_error(&self) -> Option<BackendError> {
         lock(&self.desk.last_error).clone()
+    }
+
+    pub(super) fn recovery(&self) -> Option<&Recovery> {
+        self.recovery.as_ref()
+    }
+
+    pub(super) fn sync(&self, cx: &Context) -> Result<(), Error> {
+        self.check_open()?;
+        let journal = self.journal().ok_or(Error::NoJournal { ack: Ack::Synced })?;
+        if cx.is_pinned() {
+            return Err(Error::Reentrant);
+        }
+        let deadline = Instant::now().checked_add(self.policies.write_timeout);
+        let number = journal.request_sync();
+        journal.commits.wait_until(number, deadline).map_err(|cause| Error::NotSynced { cause })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -290,11 +317,16 @@ where
             ring_overflows: flusher.overflows.get(),
             writer_waits: mine.waits.get(),
             wakeups: flusher.wakeups.get(),
+            journal: self.journal().map(|journal| journal.stats()),
         }
     }
 }
 
 impl<K, V, S> Engine<K, V, S> {
+    pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
+        self.store.journal.as_ref().map(|journaling| &journaling.journal)
+    }
+
     pub(super) fn close(&self, timeout: Duration) -> Closed {
         // Relaxed: a note to ourselves.
         self.was_closed.store(true, Ordering::Relaxed);
@@ -315,11 +347,18 @@ impl<K, V, S> Engine<K, V, S> {
             Err(Ended::Stopped) => None,
         };
         match answer {
-            Some(Ok(())) => Closed::Drained,
+            Some(Ok(())) => {
+                if let Some(note) = &self.note {
+                    // Nothing is left in the journal. A note that stays is found out to be old by the next cache.
+                    let _ = std::fs::remove_file(note);
+                }
+                Closed::Drained
+            }
             // At least one: a writer may not have counted its entry yet.
             _ => Closed::Remaining {
                 dirty: self.store.dirty().max(1),
                 cause: lock(&self.desk.last_error).clone(),
+                journal: self.journal().map(|journal| journal.path().to_owned()),
             },
         }
     }
@@ -340,23 +379,36 @@ impl<K, V, S> Drop for Engine<K, V, S> {
         let closed = self.close(if was_closed { Duration::ZERO } else { self.policies.drain_on_drop });
         let _ = self.desk.requests.post(Request::Stop);
         self.store.signal.wake();
-        match closed {
+        let journal = self.journal().cloned();
+        let is_drained = closed.is_drained();
+        if is_drained && let Some(flusher) = lock(&self.flusher).take() {
             // Nothing is on its way, so the flusher ends at once.
-            Closed::Drained => {
-                if let Some(flusher) = lock(&self.flusher).take() {
-                    let _ = flusher.join();
-                }
+            let _ = flusher.join();
+        }
+        if let Some(journal) = &journal {
+            // After the flusher, if that has ended: nobody asks for anything any more.
+            journal.commits.stop();
+            if is_drained && let Some(keeper) = lock(&self.keeper).take() {
+                let _ = keeper.join();
             }
-            Closed::Remaining { dirty, cause } if !was_closed => {
-                let cause =
-                    cause.map_or_else(|| "it did not answer in time".to_owned(), |cause| cause.to_string());
-                eprintln!(
+        }
+        // The owner who closed it knows. A call of the backend that hangs must not hang the owner: the flusher ends after it.
+        if let Closed::Remaining { dirty, cause, journal } = closed
+            && !was_closed
+        {
+            let cause =
+                cause.map_or_else(|| "it did not answer in time".to_owned(), |cause| cause.to_string());
+            match journal {
+                None => eprintln!(
                     "writeback: a cache was dropped with {dirty} writes that the backend has not taken: {cause}. \
                      They are lost. Call `close` and look at its verdict to prevent this."
-                );
+                ),
+                Some(journal) => eprintln!(
+                    "writeback: a cache was dropped with {dirty} writes that the backend has not taken: {cause}. \
+                     They are in the journal {}, and the next cache that is opened with it goes on with them.",
+                    journal.display()
+                ),
             }
-            // The owner knows. A call of the backend that hangs must not hang the owner: the flusher ends after it.
-            Closed::Remaining { .. } => {}
         }
     }
 }

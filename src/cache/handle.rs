@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, Hash},
 };
 
-use crate::{Ack, Cache, Error, Version, context::Context};
+use crate::{Ack, Cache, Error, Ticket, Version, context::Context};
 
 /// A cache with a lane of its own: no look-up of the thread's context, and nobody else in the ring.
 ///
@@ -78,13 +78,22 @@ where
         self.cache.engine.put(&self.context, key, value, Some(ack))
     }
 
+    /// See [`Cache::put_ticket`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn put_ticket(&self, key: K, value: V, ack: Ack) -> Result<Ticket, Error> {
+        self.cache.engine.put_ticket(&self.context, key, value, ack)
+    }
+
     /// See [`Cache::update`].
     ///
     /// # Errors
     ///
     /// As there.
     pub fn update(&self, key: K, mut change: impl FnMut(Option<&V>) -> V) -> Result<Version, Error> {
-        let written = self.cache.engine.update_if(&self.context, key, |old| Some(change(old)))?;
+        let written = self.cache.engine.update_if(&self.context, key, |old| Some(change(old)), None)?;
         Ok(written.unwrap_or(Version(0)))
     }
 
@@ -98,7 +107,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.cache.engine.remove(&self.context, key.to_owned())
+        self.cache.engine.remove(&self.context, key.to_owned(), None)
     }
 
     /// See [`Cache::get_many`].
@@ -116,7 +125,7 @@ where
     ///
     /// As there.
     pub fn put_many(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<usize, Error> {
-        self.cache.engine.put_many(&self.context, entries)
+        self.cache.engine.put_many(&self.context, entries, None)
     }
 }
 

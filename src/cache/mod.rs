@@ -4,13 +4,17 @@ mod builder;
 mod engine;
 mod flights;
 mod handle;
+mod journaled;
 mod load;
+mod opening;
+mod ticket;
 mod write;
 
 use std::{
     borrow::Borrow,
     fmt,
     hash::{BuildHasher, Hash},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +23,9 @@ use crate::{Error, HandleError, Stats, Version, backend::BackendError, context::
 
 pub use builder::{Builder, ByWeight, Weigh};
 pub use handle::Handle;
+pub use journaled::{Journaled, WithJournal};
+pub use opening::Recovery;
+pub use ticket::Ticket;
 
 use engine::Engine;
 
@@ -31,12 +38,14 @@ pub(crate) type DefaultHasher = foldhash::fast::RandomState;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Ack {
-    /// It is in the cache. Fastest; lost if the process dies before the flusher has written it.
+    /// It is in the cache. Fastest; lost if the process dies before the flusher has written it. In a cache with a journal
+    /// every write is in the journal, so there this is the same as [`Ack::Journal`].
     #[default]
     Memory,
-    /// It is in the journal, and survives a crash of the process. Needs a journal.
+    /// It is in the journal, and survives a crash of the process at any point. Needs a journal.
     Journal,
-    /// It is in the journal on stable storage, and survives a loss of power. Needs a journal.
+    /// It is in the journal on stable storage, and survives a loss of power. Needs a journal. Waits for one `fdatasync`,
+    /// which all writes that wait at the same time share.
     Synced,
     /// It is in the backend: write-through. Waits for a flush; many such writes at once share one batch.
     Backend,
@@ -56,6 +65,8 @@ pub enum Closed {
         dirty: usize,
         /// The backend's last error, if its last answer was one.
         cause: Option<BackendError>,
+        /// The journal that keeps them, if there is one: a cache that is opened with it goes on with them.
+        journal: Option<PathBuf>,
     },
 }
 
@@ -207,8 +218,10 @@ where
     /// # Errors
     ///
     /// [`Error::Backpressure`] if the cache was full of entries that the backend did not take in time,
-    /// [`Error::TooHeavy`] if the entry alone is over the weight limit, [`Error::Closed`] after `close`; in all
-    /// these nothing was written. With `Ack::Backend` also [`Error::NotFlushed`], and then the write *is* in the cache.
+    /// [`Error::TooHeavy`] if the entry alone is over the weight limit, [`Error::Closed`] after `close`; with a journal also
+    /// [`Error::JournalFull`], [`Error::RecordTooLarge`] and [`Error::Codec`]; in all these nothing was written. With
+    /// `Ack::Backend` also [`Error::NotFlushed`], with `Ack::Synced` [`Error::NotSynced`], and then the write *is* in the
+    /// cache.
     pub fn put(&self, key: K, value: V) -> Result<Version, Error> {
         self.run(|engine, context| engine.put(context, key, value, None))
     }
@@ -220,6 +233,28 @@ where
     /// As for [`put`](Cache::put), and [`Error::NoJournal`] if `ack` needs a journal and there is none.
     pub fn put_acked(&self, key: K, value: V, ack: Ack) -> Result<Version, Error> {
         self.run(|engine, context| engine.put(context, key, value, Some(ack)))
+    }
+
+    /// Stores a value, and returns at once with a ticket that is redeemed when `ack` holds: one thread can keep thousands of
+    /// durable writes in the air, and they share their syncs and batches.
+    ///
+    /// ```
+    /// # use writeback::{Ack, Cache, backend::Memory};
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("orders.journal");
+    /// # let orders = Cache::builder().capacity(100).journal(path).backend(Memory::new()).open::<u64, u64>()?;
+    /// let tickets = (0..50).map(|id| orders.put_ticket(id, 1, Ack::Synced)).collect::<Result<Vec<_>, _>>()?;
+    /// for ticket in tickets {
+    ///     ticket.wait()?; // the first waits for a sync, the others find it done
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_acked`](Cache::put_acked), but for what is only known later: that is the ticket's answer.
+    pub fn put_ticket(&self, key: K, value: V, ack: Ack) -> Result<Ticket, Error> {
+        self.run(|engine, context| engine.put_ticket(context, key, value, ack))
     }
 
     /// Replaces the value of a key by what `change` makes of it, atomically. Loads a missing key first; `None` means
@@ -238,6 +273,22 @@ where
             version = written;
         }
         Ok(version)
+    }
+
+    /// As [`update`](Cache::update), and returns when `ack` holds.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`Error::NoJournal`] if `ack` needs a journal and there is none.
+    pub fn update_acked(
+        &self,
+        key: K,
+        mut change: impl FnMut(Option<&V>) -> V,
+        ack: Ack,
+    ) -> Result<Version, Error> {
+        let written =
+            self.run(|engine, context| engine.update_if(context, key, |old| Some(change(old)), Some(ack)))?;
+        Ok(written.unwrap_or(Version(0)))
     }
 
     /// Like [`update`](Cache::update), but leaves the entry as it is if `change` returns `None`: compare-and-swap, and
@@ -261,7 +312,7 @@ where
         key: K,
         change: impl FnMut(Option<&V>) -> Option<V>,
     ) -> Result<Option<Version>, Error> {
-        self.run(|engine, context| engine.update_if(context, key, change))
+        self.run(|engine, context| engine.update_if(context, key, change, None))
     }
 
     /// The value of a key, or, if neither cache nor backend has one, the value of `make`, which is then stored.
@@ -286,7 +337,20 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.run(|engine, context| engine.remove(context, key.to_owned()))
+        self.run(|engine, context| engine.remove(context, key.to_owned(), None))
+    }
+
+    /// As [`remove`](Cache::remove), and returns when `ack` holds.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_acked`](Cache::put_acked).
+    pub fn remove_acked<Q>(&self, key: &Q, ack: Ack) -> Result<Version, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        self.run(|engine, context| engine.remove(context, key.to_owned(), Some(ack)))
     }
 
     /// The values of several keys, in their order. Those that are missing are loaded with one call of the backend.
@@ -304,7 +368,38 @@ where
     ///
     /// As for [`put`](Cache::put); what came before the failing one is stored.
     pub fn put_many(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<usize, Error> {
-        self.run(|engine, context| engine.put_many(context, entries))
+        self.run(|engine, context| engine.put_many(context, entries, None))
+    }
+
+    /// As [`put_many`](Cache::put_many), and returns when `ack` holds for all of them: they share one sync, or the
+    /// backend's batches.
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_acked`](Cache::put_acked); what came before the failing one is stored.
+    pub fn put_many_acked(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+        ack: Ack,
+    ) -> Result<usize, Error> {
+        self.run(|engine, context| engine.put_many(context, entries, Some(ack)))
+    }
+
+    /// What was in the journal when the cache was opened; `None` without a journal.
+    #[must_use]
+    pub fn recovery(&self) -> Option<&Recovery> {
+        self.engine.recovery()
+    }
+
+    /// Waits until everything that was acknowledged before is in the journal on stable storage: what
+    /// [`Ack::Synced`] does for one write.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoJournal`] without a journal, [`Error::NotSynced`] if the disk does not take it in time, [`Error::Closed`]
+    /// after `close`.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.run(|engine, context| engine.sync(context))
     }
 
     /// Waits until everything that was acknowledged before is in the backend. Entries that the backend has refused

@@ -2,14 +2,16 @@
 
 use std::{
     hash::{BuildHasher, Hash},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Ack, engine::Engine};
+use super::{Ack, Ticket, engine::Engine, ticket::WaitsOn};
 use crate::{
     Error, Version,
     context::Context,
-    flusher::Request,
+    flusher::{Ended, Reply, Request},
+    journal::Unprepared,
     signal::{Event, Listener},
     store::{Credit, Draft, Expect, Refused, Seen},
     table::Position,
@@ -37,6 +39,9 @@ enum Attempt<'s, K, V, S> {
     Changed(Stage<'s, K, V, S>),
     NoRoom(Stage<'s, K, V, S>),
     NoSlot(Stage<'s, K, V, S>),
+    NoJournalSpace(Stage<'s, K, V, S>),
+    /// It can never be in the journal.
+    NoRecord(Error),
     Closed,
 }
 
@@ -49,20 +54,50 @@ where
     /// The acknowledgement for a write, if it can be given.
     fn check_ack(&self, cx: &Context, ack: Option<Ack>) -> Result<Ack, Error> {
         let ack = ack.unwrap_or(self.policies.ack);
-        match ack {
-            Ack::Memory => Ok(ack),
-            Ack::Backend if cx.is_pinned() => Err(Error::Reentrant),
-            Ack::Backend => Ok(ack),
-            Ack::Journal | Ack::Synced => Err(Error::NoJournal { ack }),
+        let ack = match (ack, self.journal()) {
+            (Ack::Journal | Ack::Synced, None) => return Err(Error::NoJournal { ack }),
+            // With a journal, every write is in it.
+            (Ack::Memory | Ack::Journal, Some(journal)) if journal.syncs_always() => Ack::Synced,
+            _ => ack,
+        };
+        if matches!(ack, Ack::Synced | Ack::Backend) && cx.is_pinned() {
+            // Nobody may be kept waiting under a pin.
+            return Err(Error::Reentrant);
         }
+        Ok(ack)
     }
 
-    /// Waits for what `ack` promises beyond memory.
+    /// Asks for what `ack` promises beyond what the write has done.
+    fn request_ack(&self, at: Position, version: u64, ack: Ack) -> Result<Ticket, Error> {
+        let on = match (ack, self.journal()) {
+            (Ack::Synced, Some(journal)) => {
+                WaitsOn::Sync(Arc::clone(&journal.commits), journal.request_sync())
+            }
+            (Ack::Backend, _) => {
+                let reply = Reply::new();
+                let request = Request::Write { at, version, reply: Arc::clone(&reply) };
+                match self.desk.requests.post(request) {
+                    Ok(()) => {
+                        self.store.signal.wake();
+                        WaitsOn::Backend(reply)
+                    }
+                    // Everything is in the backend, also this.
+                    Err(Ended::Drained) => WaitsOn::Nothing,
+                    Err(Ended::Stopped) => return Err(Error::Closed),
+                }
+            }
+            _ => WaitsOn::Nothing,
+        };
+        Ok(Ticket::new(version, on, self.policies.write_timeout))
+    }
+
+    /// Waits for what `ack` promises beyond what the write has done.
     fn acknowledge(&self, at: Position, version: u64, ack: Ack) -> Result<Version, Error> {
-        if ack == Ack::Backend {
-            self.ask(|reply| Request::Write { at, version, reply })?;
+        match ack {
+            // The common case, without a ticket.
+            Ack::Memory | Ack::Journal => Ok(Version(version)),
+            Ack::Synced | Ack::Backend => self.request_ack(at, version, ack)?.wait(),
         }
-        Ok(Version(version))
     }
 
     fn weigh(&self, key: &K, value: &V) -> Result<u64, Error> {
@@ -77,8 +112,16 @@ where
         self.acknowledge(at, version, ack)
     }
 
-    pub(super) fn remove(&self, cx: &Context, key: K) -> Result<Version, Error> {
-        let ack = self.check_ack(cx, None)?;
+    pub(super) fn put_ticket(&self, cx: &Context, key: K, value: V, ack: Ack) -> Result<Ticket, Error> {
+        let ack = self.check_ack(cx, Some(ack))?;
+        let (hash, weight) = (self.store.hash(&key), self.weigh(&key, &value)?);
+        let (at, version) = self.write(cx, hash, Stage::Parts(key, Some(value), weight))?;
+        cx.counters.puts.add(1);
+        self.request_ack(at, version, ack)
+    }
+
+    pub(super) fn remove(&self, cx: &Context, key: K, ack: Option<Ack>) -> Result<Version, Error> {
+        let ack = self.check_ack(cx, ack)?;
         let hash = self.store.hash(&key);
         let (at, version) = self.write(cx, hash, Stage::Parts(key, None, 0))?;
         cx.counters.removes.add(1);
@@ -89,16 +132,20 @@ where
         &self,
         cx: &Context,
         entries: impl IntoIterator<Item = (K, V)>,
+        ack: Option<Ack>,
     ) -> Result<usize, Error> {
-        let ack = self.check_ack(cx, None)?;
+        let ack = self.check_ack(cx, ack)?;
         let (mut count, mut written) = (0, Vec::new());
         for (key, value) in entries {
             let (hash, weight) = (self.store.hash(&key), self.weigh(&key, &value)?);
             let (at, version) = self.write(cx, hash, Stage::Parts(key, Some(value), weight))?;
             cx.counters.puts.add(1);
             count += 1;
-            if ack == Ack::Backend {
-                written.push((at, version));
+            match ack {
+                Ack::Backend => written.push((at, version)),
+                // A sync that covers the last covers all.
+                Ack::Synced => written = vec![(at, version)],
+                Ack::Memory | Ack::Journal => {}
             }
         }
         // All of them are on their way before the first is waited for, so they share batches.
@@ -143,6 +190,8 @@ where
                 Attempt::Closed => return Err(Error::Closed),
                 Attempt::NoRoom(stage) => (stage, Lack::Room),
                 Attempt::NoSlot(stage) => (stage, Lack::Slot),
+                Attempt::NoJournalSpace(stage) => (stage, Lack::Journal),
+                Attempt::NoRecord(error) => return Err(error),
             };
             self.wait(cx, lack, patience)?;
         }
@@ -171,6 +220,15 @@ where
                     }
                 },
             };
+            // Before the pin: it may wait for the disk, and runs the codec.
+            match self.store.prepare(writer, &mut draft) {
+                Ok(()) => {}
+                Err(Unprepared::Full) => return Attempt::NoJournalSpace(Stage::Drafted(draft)),
+                Err(Unprepared::TooLarge { bytes, limit }) => {
+                    return Attempt::NoRecord(Error::RecordTooLarge { bytes, limit });
+                }
+                Err(Unprepared::Codec(error)) => return Attempt::NoRecord(Error::Codec(error)),
+            }
             let guard = cx.pin();
             let mut credit: Option<Credit<'_>> = None;
             loop {
@@ -210,10 +268,13 @@ where
             cx.counters.waits.add(1);
         }
         let left = self.policies.write_timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
-        let left = left.ok_or_else(|| self.backpressure(since))?;
+        let left = left.ok_or_else(|| match lack {
+            Lack::Room | Lack::Slot => self.backpressure(since),
+            Lack::Journal => self.journal_full(since),
+        })?;
         match lack {
             Lack::Slot => std::thread::sleep(SLOT_WAIT.min(left)),
-            Lack::Room => {
+            Lack::Room | Lack::Journal => {
                 if let Some(listener) = patience.listen(&self.store.room) {
                     // The attempt after `listen` has failed too, so the next notification is the one to wait for.
                     self.store.press();
@@ -232,6 +293,8 @@ enum Lack {
     Room,
     /// A slot that no reader can still see.
     Slot,
+    /// A segment of the journal.
+    Journal,
 }
 
 impl<K, V, S> Engine<K, V, S>
@@ -246,8 +309,9 @@ where
         cx: &Context,
         key: K,
         mut change: impl FnMut(Option<&V>) -> Option<V>,
+        ack: Option<Ack>,
     ) -> Result<Option<Version>, Error> {
-        let ack = self.check_ack(cx, None)?;
+        let ack = self.check_ack(cx, ack)?;
         let hash = self.store.hash(&key);
         let mut patience = Patience::new();
         let mut owner: Owner<'e, K, V, S> = Owner::Key(key);
@@ -319,7 +383,7 @@ where
             return Ok(value);
         }
         let (mut make, mut made, mut found) = (Some(make), None, None);
-        self.update_if(cx, key, |old| match old {
+        let look_or_make = |old: Option<&V>| match old {
             Some(value) => {
                 found = Some(value.clone());
                 None
@@ -331,7 +395,8 @@ where
                 }
                 made.clone()
             }
-        })?;
+        };
+        self.update_if(cx, key, look_or_make, None)?;
         // One of the two is there: either the closure saw a value, or it made one.
         found.or(made).ok_or(Error::Closed)
     }

@@ -8,6 +8,7 @@
 //! It sleeps until the next deadline, or, when nothing is dirty, until somebody wakes it.
 
 mod backoff;
+mod checkpoint;
 mod pending;
 mod request;
 
@@ -24,7 +25,9 @@ use crossbeam_epoch::LocalHandle;
 use crate::{
     backend::{Backend, BackendError, Batch, Change, ErrorClass, Op},
     clock::Clock,
-    epochs::{self, Checkpoint},
+    epochs::Checkpoint,
+    fault,
+    journal::Appender,
     recycle::Slots,
     ring::Consumer,
     stats::FlushCounters,
@@ -34,6 +37,7 @@ use crate::{
 };
 
 use backoff::Backoff;
+use checkpoint::{CHECKPOINT_PAUSE, Cut, Dead};
 use pending::{Pending, Taken};
 pub(crate) use request::{Ended, Reply, Request, Requests};
 
@@ -73,9 +77,6 @@ impl Desk {
     }
 }
 
-/// Checkpoints are at least this far apart, so that 2^40 epochs last for 34 years.
-const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
-
 /// While something is dirty the rings are drained this often in one `max_delay`: the age of an entry is known to this
 /// fraction.
 const DRAINS_PER_DELAY: u32 = 8;
@@ -91,6 +92,17 @@ pub(crate) struct Flusher<K, V, S> {
     pending: Pending,
     backoff: Backoff,
     checkpoint: Checkpoint,
+    /// With a journal: the second half of a checkpoint.
+    cut: Option<Cut>,
+    /// Segments of the journal on their way back into use.
+    dead: Vec<Dead>,
+    /// The flusher's end of the journal, for copies.
+    appender: Appender,
+    /// The checkpoint that is under way makes up for a failed sync; and when that was tried last.
+    heals: bool,
+    healed_at: Option<Instant>,
+    /// Somebody needs room that only the end of a checkpoint gives.
+    is_pressed: bool,
     /// Tombstones that are clean, and wait for their epoch to be retired.
     graves: VecDeque<(Position, u64)>,
     /// The newest version that was seen, so that a count that ran over is caught up with.
@@ -105,6 +117,8 @@ pub(crate) struct Flusher<K, V, S> {
     drain_replies: Vec<Arc<Reply>>,
     /// `close` was called. `Some(true)`: and all writers that were still at it have finished.
     draining: Option<bool>,
+    /// The last checkpoint has begun, after which nothing in the journal counts.
+    sealing: bool,
     /// Flushing because of the threshold goes on until the backlog is half of it.
     below_threshold: bool,
     /// The most operations in the next batch: halved when a whole batch is refused, doubled when one is stored. So one
@@ -134,6 +148,12 @@ where
             pending: Pending::new(),
             backoff: Backoff::new(settings.first_retry, settings.retry_cap, seed),
             checkpoint: Checkpoint::new(),
+            cut: None,
+            dead: Vec::new(),
+            appender: Appender::new(true),
+            heals: false,
+            healed_at: None,
+            is_pressed: false,
             graves: VecDeque::new(),
             newest: 0,
             drained_at: settings.opened_at,
@@ -142,6 +162,7 @@ where
             checkpoint_replies: Vec::new(),
             drain_replies: Vec::new(),
             draining: None,
+            sealing: false,
             below_threshold: true,
             batch_limit: settings.batch_size,
             ended: Ended::Stopped,
@@ -178,7 +199,7 @@ where
             return true;
         }
         if self.draining == Some(true) && !self.has_news() {
-            if self.pending.is_empty() {
+            if self.pending.is_empty() && self.seal() {
                 self.ended = Ended::Drained;
                 return false;
             }
@@ -233,6 +254,7 @@ where
                 Request::Write { at, version, reply } => self.pending.wait_for(at, version, reply),
                 Request::Checkpoint(reply) => {
                     self.checkpoint_replies.push(reply);
+                    self.is_pressed = true;
                     self.store.wants_checkpoint.store(true, Ordering::Relaxed);
                 }
                 Request::Drain(reply) => {
@@ -241,7 +263,6 @@ where
                     if self.draining.is_none() {
                         self.draining = Some(false);
                         // A checkpoint that began earlier says nothing about writers that did not see `closed`.
-                        self.checkpoint = Checkpoint::new();
                         self.begin_checkpoint();
                     }
                 }
@@ -249,50 +270,6 @@ where
             }
         }
         true
-    }
-
-    fn begin_checkpoint(&mut self) {
-        let lanes = self.store.lanes().writers();
-        self.checkpoint.begin(&self.store.epochs, lanes, epochs::epoch_of(self.newest));
-        self.store.wants_checkpoint.store(false, Ordering::Relaxed);
-        self.has_cleaned = false;
-    }
-
-    /// Whether a checkpoint would retire something, or somebody hopes so.
-    fn wants_checkpoint(&self) -> bool {
-        self.has_cleaned || self.store.wants_checkpoint.load(Ordering::Relaxed)
-    }
-
-    /// Begins, polls and ends checkpoints, and buries tombstones.
-    fn tend_checkpoint(&mut self) {
-        if !self.checkpoint.is_under_way() {
-            let asked = !self.checkpoint_replies.is_empty();
-            if !asked && (!self.wants_checkpoint() || self.checkpointed_at.elapsed() < CHECKPOINT_PAUSE) {
-                return;
-            }
-            self.begin_checkpoint();
-        }
-        let store = &self.store;
-        if !self.checkpoint.poll(&store.epochs, |lane| store.lanes().running(lane)) {
-            return;
-        }
-        self.checkpointed_at = Instant::now();
-        if self.draining == Some(false) {
-            // Every writer that did not see `closed` has announced what it wrote.
-            self.draining = Some(true);
-            self.collect();
-        }
-        let guard = self.local.pin();
-        while let Some(&(at, version)) = self.graves.front() {
-            if !self.store.bury(at, version, &mut self.slots, &guard) {
-                break;
-            }
-            self.graves.pop_front();
-        }
-        self.slots.seal(&self.store.lanes, &guard);
-        drop(guard);
-        self.checkpoint_replies.drain(..).for_each(|reply| reply.answer(Ok(())));
-        self.store.room.notify();
     }
 
     fn trigger(&mut self, now: Duration) -> Option<Trigger> {
@@ -313,7 +290,10 @@ where
             // Its delay is over.
             return Some(Trigger::Timer);
         }
-        if self.store.pressure.swap(false, Ordering::Relaxed) {
+        let pressed = self.store.pressure.swap(false, Ordering::Relaxed);
+        self.is_pressed |= pressed;
+        // With a journal, room comes with the end of a checkpoint, which what is queued may hold up.
+        if pressed || (self.is_pressed && self.pending.owing() > 0) {
             return Some(Trigger::Pressure);
         }
         let floor = if self.below_threshold { self.settings.flush_at } else { self.settings.flush_at / 2 };
@@ -335,7 +315,12 @@ where
         counters.in_flight.set(batch.len() as u64);
         counters.batches.add(1);
         counters.by_trigger[trigger as usize].add(1);
+        if let Some(journaling) = &self.store.journal {
+            journaling.journal.sync_before_batch();
+        }
+        fault::point("flush: copied");
         let answers = self.apply(&batch);
+        fault::point("flush: applied");
         self.settle(&taken, &batch, answers, now);
         // Keys, values and errors are the user's, and so are their destructors.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(batch)));
@@ -474,7 +459,7 @@ where
         }
         let mut timeout = until.map(|until| clock.real(until.saturating_sub(now)));
         let wants_checkpoint = self.wants_checkpoint();
-        if wants_checkpoint || self.checkpoint.is_under_way() {
+        if wants_checkpoint || self.is_checkpointing() {
             timeout = Some(timeout.map_or(CHECKPOINT_PAUSE, |timeout| timeout.min(CHECKPOINT_PAUSE)));
         }
         let (store, requests) = (&self.store, &self.desk.requests);

@@ -28,8 +28,10 @@ enum State {
 
 struct Key {
     state: State,
-    /// What the backend has not got was written before this moment, as far as is known.
+    /// What the backend has not got was written before this moment, as far as is known; moved on by a refusal.
     moment: Moment,
+    /// The same, but moved on only by what the backend has taken, or the journal once more.
+    owes: Moment,
     /// Since when the place has been dirty; never earlier than it really was.
     since: Duration,
     /// The version that was tried last, and how often.
@@ -51,6 +53,12 @@ struct Barrier {
     reply: Arc<Reply>,
 }
 
+/// A checkpoint that waits until nothing from before its moment depends on an older record.
+struct Cut {
+    moment: Moment,
+    left: usize,
+}
+
 /// What was taken out to be written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taken {
@@ -67,6 +75,7 @@ pub(crate) struct Pending {
     urgent: VecDeque<(Position, Moment)>,
     retries: BinaryHeap<Reverse<(Duration, Moment, Position)>>,
     barriers: Vec<Barrier>,
+    cut: Option<Cut>,
     now: Moment,
     queued: usize,
     parked: usize,
@@ -84,6 +93,7 @@ impl Pending {
             urgent: VecDeque::new(),
             retries: BinaryHeap::new(),
             barriers: Vec::new(),
+            cut: None,
             now: 0,
             queued: 0,
             parked: 0,
@@ -99,6 +109,11 @@ impl Pending {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// How many places are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
     }
 
     /// How many of them could be written now.
@@ -121,6 +136,7 @@ impl Pending {
         let fresh = Key {
             state: State::Queued,
             moment,
+            owes: moment,
             since,
             version: 0,
             attempts: 0,
@@ -217,6 +233,7 @@ impl Pending {
         if let Some(key) = self.keys.remove(&at) {
             self.leave(key.state);
             self.count(key.moment, Moment::MAX, None);
+            self.count_cut(key.owes, Moment::MAX);
             self.waiting -= key.waiters.len();
             self.outbox.extend(key.waiters.into_iter().map(|(_, reply)| (reply, Ok(()))));
         }
@@ -225,9 +242,10 @@ impl Pending {
     /// `version` was written, but a newer one is there. It was written after the copy was taken, at `taken.moment`.
     pub(crate) fn superseded(&mut self, taken: Taken, version: u64, copied_at: Duration) {
         let Some(key) = self.keys.get_mut(&taken.at) else { return };
-        let (state, before) = (key.state, key.moment);
+        let (state, before, owed) = (key.state, key.moment, key.owes);
         key.state = State::Queued;
         key.moment = taken.moment;
+        key.owes = taken.moment;
         key.since = copied_at;
         key.failures = 0;
         let waiters = key.waiters.len();
@@ -242,6 +260,7 @@ impl Pending {
         self.waiting -= waiters - key.waiters.len();
         self.leave(state);
         self.count(before, taken.moment, None);
+        self.count_cut(owed, taken.moment);
         self.enqueue(taken.at, taken.moment, still_wanted);
     }
 
@@ -358,6 +377,50 @@ impl Pending {
         }
         let moment = self.tick();
         self.barriers.push(Barrier { moment, left: self.keys.len(), failed: 0, cause: None, reply });
+    }
+
+    /// Begins a cut: all that is in the book now owes.
+    pub(crate) fn begin_cut(&mut self) {
+        let moment = self.tick();
+        self.cut = Some(Cut { moment, left: self.keys.len() });
+    }
+
+    /// There is no cut any more.
+    pub(crate) fn end_cut(&mut self) {
+        self.cut = None;
+    }
+
+    /// How many places have not been dealt with since the cut.
+    pub(crate) fn owing(&self) -> usize {
+        self.cut.as_ref().map_or(0, |cut| cut.left)
+    }
+
+    /// The places that still owe; with `only_stuck` those that no flush is about to deal with.
+    pub(crate) fn debtors(&self, only_stuck: bool) -> Vec<Position> {
+        let Some(cut) = &self.cut else { return Vec::new() };
+        let owes = |key: &Key| {
+            key.owes <= cut.moment
+                && (!only_stuck || matches!(key.state, State::BackingOff(_) | State::Parked))
+        };
+        self.keys.iter().filter(|(_, key)| owes(key)).map(|(at, _)| *at).collect()
+    }
+
+    /// The journal has a new enough record of what this place held a moment ago.
+    pub(crate) fn copied(&mut self, at: Position) {
+        let now = self.tick();
+        if let Some(key) = self.keys.get_mut(&at) {
+            let owed = std::mem::replace(&mut key.owes, now);
+            self.count_cut(owed, now);
+        }
+    }
+
+    fn count_cut(&mut self, before: Moment, after: Moment) {
+        if let Some(cut) = &mut self.cut
+            && before <= cut.moment
+            && cut.moment < after
+        {
+            cut.left -= 1;
+        }
     }
 
     /// The newest moment that a barrier waits for.

@@ -31,6 +31,11 @@ impl Reply {
         self.answered.notify_all();
     }
 
+    /// Whether the answer is there.
+    pub(crate) fn is_answered(&self) -> bool {
+        lock(&self.answer).is_some()
+    }
+
     /// Waits for the answer.
     pub(crate) fn wait(&self) -> Answer {
         let mut answer = lock(&self.answer);

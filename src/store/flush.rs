@@ -6,10 +6,12 @@ use crossbeam_epoch::Guard;
 
 use super::Store;
 use crate::{
+    epochs,
+    journal::{Appender, Unprepared},
     lane::Lanes,
     recycle::Slots,
     sync::Ordering,
-    table::{Kind, Position, Word},
+    table::{Kind, Position, SlotId, Word},
 };
 
 /// A copy of a dirty entry; no value: the key was removed.
@@ -17,6 +19,17 @@ pub(crate) struct DirtyEntry<K, V> {
     pub(crate) key: K,
     pub(crate) value: Option<V>,
     pub(crate) version: u64,
+}
+
+/// What a place needed in a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// Nothing: the backend has what it holds.
+    Clean,
+    /// Nothing: its record is new enough, and live.
+    Newer,
+    /// A copy, which was made.
+    Copied,
 }
 
 /// What became of a version that the backend has taken.
@@ -52,14 +65,42 @@ where
         V: Clone,
     {
         let slot = self.dirty_word(at, guard)?.slot();
-        if !self.slab.is_announced(slot, guard) {
-            // We are the flusher: we know.
-            self.slab.announce(slot, guard);
-        }
+        self.vouch_for(slot, guard);
         // SAFETY: the word was read with Acquire under `guard` and is decided.
         let (key, value) =
             unsafe { (self.slab.key(slot, guard).clone(), self.slab.value(slot, guard).cloned()) };
         Some(DirtyEntry { key, value, version: self.slab.version(slot, guard) })
+    }
+
+    /// What goes to the backend, or into a copy, must count if we crash; and we are the flusher, we know of it.
+    fn vouch_for(&self, slot: SlotId, guard: &Guard) {
+        if !self.slab.is_announced(slot, guard) {
+            if !crate::fault::broken("flusher-makes-live") {
+                self.make_live(slot, guard);
+            }
+            self.slab.announce(slot, guard);
+        }
+    }
+
+    /// Writes a record of epoch `target` for the entry at this place, if it is dirty and its own record is older.
+    pub(crate) fn copy_forward(
+        &self,
+        at: Position,
+        target: u64,
+        appender: &mut Appender,
+        guard: &Guard,
+    ) -> Result<Copied, Unprepared> {
+        let Some(word) = self.dirty_word(at, guard) else { return Ok(Copied::Clean) };
+        self.vouch_for(word.slot(), guard);
+        let version = self.slab.version(word.slot(), guard);
+        if epochs::epoch_of(version) >= target {
+            return Ok(Copied::Newer);
+        }
+        // SAFETY: the word was read with Acquire under `guard` and is decided.
+        let (key, value) =
+            unsafe { (self.slab.key(word.slot(), guard), self.slab.value(word.slot(), guard)) };
+        self.copy_record(appender, key, value, version, target)?;
+        Ok(Copied::Copied)
     }
 
     /// The backend has taken exactly `version` of the entry at this place.

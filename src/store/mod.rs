@@ -4,7 +4,9 @@
 //! whether to wait, for how long, and what to tell the user.
 
 mod flush;
+mod journaling;
 mod load;
+mod restore;
 mod room;
 mod spare;
 mod write;
@@ -19,9 +21,9 @@ use crossbeam_epoch::{Collector, Guard};
 use crossbeam_utils::CachePadded;
 
 use crate::{
-    clock::Clock,
     dirty_map::DirtyMap,
     epochs::Epochs,
+    journal::Journal,
     lane::Lanes,
     memory::ZeroedArray,
     policy::Policy,
@@ -32,7 +34,8 @@ use crate::{
     table::{Position, SlotId, Table, Word},
 };
 
-pub(crate) use flush::Cleaned;
+pub(crate) use flush::{Cleaned, Copied};
+pub(crate) use journaling::{Codecs, EntryCodec, Journaling};
 pub(crate) use load::{Fulfilled, Installed, Invalidation, Placeholder};
 pub(crate) use room::Credit;
 pub(crate) use spare::SpareSlot;
@@ -43,8 +46,11 @@ pub(crate) struct Shape<K, V> {
     pub(crate) capacity: usize,
     /// Entries that, when dirty, wake the flusher.
     pub(crate) flush_at: usize,
-    pub(crate) clock: Clock,
     pub(crate) weigher: Option<(Weigher<K, V>, u64)>,
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) journal: Option<(Arc<Journal>, Box<dyn EntryCodec<K, V>>)>,
+    /// The first epoch, and the one before which versions may be forgotten.
+    pub(crate) epochs: Epochs,
 }
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
@@ -75,6 +81,7 @@ pub(crate) struct Store<K, V, S> {
     pub(crate) collector: Collector,
     hasher: S,
     weights: Option<Weights<K, V>>,
+    pub(crate) journal: Option<Journaling<K, V>>,
     capacity: usize,
     /// How many places of the table are taken, and how many are promised: entries, tombstones, placeholders, credits.
     taken: CachePadded<AtomicUsize>,
@@ -88,7 +95,7 @@ pub(crate) struct Store<K, V, S> {
     /// An evictor met clean entries of epochs that are not retired yet. Cleared by the flusher.
     pub(crate) wants_checkpoint: AtomicBool,
     /// Room may have become free.
-    pub(crate) room: Event,
+    pub(crate) room: Arc<Event>,
     /// No more writes. Set once, before the checkpoint that `close` waits for.
     pub(crate) closed: AtomicBool,
     pub(crate) evictions: CachePadded<AtomicU64>,
@@ -116,10 +123,12 @@ where
     S: BuildHasher,
 {
     pub(crate) fn new(shape: Shape<K, V>, lanes: Arc<Lanes>, hasher: S) -> io::Result<Self> {
-        let Shape { capacity, flush_at, clock, weigher } = shape;
+        let Shape { capacity, flush_at, weigher, signal, journal, epochs } = shape;
         let slots = Self::slots(capacity, &lanes);
-        let signal = Arc::new(Signal::new(clock.clone()));
-        clock.register(&signal);
+        let journal = match journal {
+            None => None,
+            Some((journal, codec)) => Some(Journaling::new(journal, codec, slots)?),
+        };
         let table = Table::new(capacity)?;
         let weights = match weigher {
             None => None,
@@ -135,11 +144,12 @@ where
             dirty_map: DirtyMap::new(table.positions()),
             slab: Slab::new(slots)?,
             table,
-            epochs: Epochs::new(),
+            epochs,
             lanes,
             collector: Collector::new(),
             hasher,
             weights,
+            journal,
             capacity,
             taken: CachePadded::new(AtomicUsize::new(0)),
             cleaned: CachePadded::new(AtomicUsize::new(0)),
@@ -147,7 +157,7 @@ where
             signal,
             pressure: AtomicBool::new(false),
             wants_checkpoint: AtomicBool::new(false),
-            room: Event::new(),
+            room: Arc::new(Event::new()),
             closed: AtomicBool::new(false),
             evictions: CachePadded::new(AtomicU64::new(0)),
         })
@@ -205,6 +215,10 @@ where
         // flusher. No wake-up from a read: the writer makes it, and a barrier brings its own.
         if word.is_dirty() && !self.slab.is_announced(slot, guard) && !cfg!(mutant = "see_silent") {
             self.dirty_map.mark(at);
+            // And must survive a crash of the process, or the key would go back in time.
+            if !crate::fault::broken("reader-makes-live") {
+                self.make_live(slot, guard);
+            }
             self.slab.announce(slot, guard);
         }
         let version = self.slab.version(slot, guard);

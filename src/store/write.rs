@@ -9,7 +9,7 @@ use crossbeam_epoch::Guard;
 
 use super::{Credit, SpareSlot, Store};
 use crate::{
-    epochs,
+    epochs, fault,
     lane::Writer,
     table::{Kind, Position, Probe, SlotId, Table, Vacancy, Word},
 };
@@ -118,7 +118,7 @@ where
 
     /// How much more than what `old` weighs comes with `weight`, if that is more than there is room for. Each thread may
     /// overlook what others are just publishing.
-    fn too_much(&self, weight: u64, old: Option<SlotId>) -> Option<u64> {
+    pub(super) fn too_much(&self, weight: u64, old: Option<SlotId>) -> Option<u64> {
         let weights = self.weights.as_ref()?;
         let old = old.map_or(0, |slot| weights.of[slot.0 as usize].load(Ordering::Relaxed));
         // What weighs no more than its predecessor is never refused.
@@ -147,7 +147,7 @@ where
         let replaced = if is_closed {
             Err(Refused::Closed)
         } else {
-            self.swing(&mut draft, hash, expect, window.epoch, credit, guard)
+            self.swing(writer, &mut draft, hash, expect, window.epoch, credit, guard)
         };
         let replaced = match replaced {
             Ok(replaced) => replaced,
@@ -159,6 +159,7 @@ where
         if cfg!(mutant = "announce_early") {
             self.slab.announce(id, guard);
         }
+        fault::point("put: published");
         // Announce, then say so. Whoever sees a dirty entry either knows that the flusher hears of it, or tells it.
         if replaced.was_clean {
             let dirtied = writer.count_dirtied();
@@ -169,8 +170,24 @@ where
         } else if !replaced.was_announced && !cfg!(mutant = "overwrite_silent") {
             self.dirty_map.mark(at);
         }
-        self.slab.announce(id, guard);
-        drop(window);
+        fault::point("put: queued");
+        if let Some(journaling) = &self.journal {
+            // After it was queued: a record that counts is one that the flusher hears of. Before it is announced: who sees that
+            // relies on the record. Before the window closes: until then nothing of its epoch is retired.
+            if !fault::broken("put-makes-live") {
+                writer.appender().make_live();
+            }
+            fault::point("put: live");
+            self.slab.announce(id, guard);
+            fault::point("put: announced");
+            drop(window);
+            writer.appender().advance();
+            journaling.journal.note_written();
+        } else {
+            self.slab.announce(id, guard);
+            drop(window);
+        }
+        fault::point("put: left");
         self.add_weight(weight);
         if let Some(old) = replaced.old {
             self.remove_weight(old);
@@ -189,8 +206,10 @@ where
     }
 
     /// The compare-and-swap loop of a write.
+    #[expect(clippy::too_many_arguments)]
     fn swing<'s>(
         &'s self,
+        writer: &mut Writer<'_>,
         draft: &mut Draft<'s, K, V, S>,
         hash: u64,
         expect: Expect,
@@ -217,6 +236,7 @@ where
                     }
                     let version = epochs::successor(predecessor, epoch);
                     self.slab.set_version(draft.spare.slot(), version, false);
+                    self.pend(writer, id, version);
                     let was_announced = loading || self.slab.is_announced(old.slot(), guard);
                     // The place of a placeholder is in no queue yet, unless it was before.
                     let new = old.succeeded_by(kind, id, true).with_listed(loading || old.is_listed());
@@ -247,6 +267,7 @@ where
                     };
                     let version = epochs::successor(0, epoch);
                     self.slab.set_version(draft.spare.slot(), version, false);
+                    self.pend(writer, id, version);
                     let word = Word::new(kind, Table::tag(hash), id).with_dirty(true).with_listed(true);
                     match self.table.insert(&vacancy, word, guard) {
                         Ok(at) => {

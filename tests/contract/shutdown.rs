@@ -35,7 +35,7 @@ fn f03_close_reports_what_remains_and_the_flusher_goes_on() {
     (0..1_000).for_each(|key| drop(cache.put(key, key).unwrap()));
     let start = Instant::now();
     match cache.close(Duration::from_millis(100)) {
-        Closed::Remaining { dirty: 999, cause: Some(cause) } => {
+        Closed::Remaining { dirty: 999, cause: Some(cause), .. } => {
             assert!(cause.to_string().contains("very slow"), "{cause}");
         }
         other => panic!("{other:?}"),
@@ -75,7 +75,7 @@ fn f03_parked_entries_remain() {
     let cache = quiet().backend(Arc::clone(&rows)).open::<u64, u64>().unwrap();
     (0..10).for_each(|key| drop(cache.put(key, key).unwrap()));
     match cache.close(Duration::from_millis(100)) {
-        Closed::Remaining { dirty: 1, cause } => assert!(cause.is_some()),
+        Closed::Remaining { dirty: 1, cause, .. } => assert!(cause.is_some()),
         other => panic!("{other:?}"),
     }
     assert_eq!(rows.len(), 9);

@@ -24,6 +24,8 @@ pub(super) struct Connections {
     // Dropped before the writer, which then is the last one, and folds the write-ahead log into the database.
     readers: Option<Readers>,
     writer: Mutex<Connection>,
+    /// Of the file; `None`: a database in memory.
+    path: Option<PathBuf>,
 }
 
 impl Connections {
@@ -52,7 +54,8 @@ impl Connections {
         };
         // One at once: the first load should not be the first to hear that there is no file handle left.
         readers.read(|_| ()).map_err(failed)?;
-        Ok(Self { readers: Some(readers), writer: Mutex::new(writer) })
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        Ok(Self { readers: Some(readers), writer: Mutex::new(writer), path: Some(path) })
     }
 
     /// A database in memory is seen by one connection only, so loads take their turn with writes.
@@ -62,7 +65,12 @@ impl Connections {
         let writer =
             writer.map_err(|error| SqliteOpenError::opening(path.to_owned(), Duration::ZERO, error))?;
         writer.set_prepared_statement_cache_capacity(PREPARED);
-        Ok(Self { readers: None, writer: Mutex::new(writer) })
+        Ok(Self { readers: None, writer: Mutex::new(writer), path: None })
+    }
+
+    /// Where the database is; `None`: in memory.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// The connection that writes, outside any transaction.

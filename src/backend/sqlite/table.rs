@@ -1,6 +1,6 @@
 //! A table as a backend: batches in, rows out.
 
-use std::{fmt, marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, path::PathBuf, sync::Arc};
 
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior};
 
@@ -221,6 +221,18 @@ impl<K: SqlKey, V: SqlValue> Backend<K, V> for SqliteTable<K, V> {
         });
         read.map_err(|error| self.unavailable(error))??;
         Ok(values)
+    }
+
+    fn identity(&self) -> String {
+        let path = self.connections.path().map_or(":memory:".into(), |path| path.to_string_lossy());
+        format!("sqlite:{path}#{}", self.layout.table)
+    }
+
+    fn journal_note(&self) -> Option<PathBuf> {
+        let path = self.connections.path()?;
+        let mut name = path.file_name()?.to_owned();
+        name.push(format!(".{}.journal", self.layout.table));
+        Some(path.with_file_name(name))
     }
 
     fn apply(&self, batch: &Batch<K, V>) -> Answers {

@@ -52,7 +52,7 @@ where
         let end = scope.spawn(move || {
             let _running = running;
             match cache.close(patience) {
-                Closed::Remaining { dirty, cause } => {
+                Closed::Remaining { dirty, cause, .. } => {
                     let cause = cause.map(|cause| cause.to_string());
                     Some((dirty, cause.unwrap_or_else(|| "the database was too slow".to_owned())))
                 }

@@ -1,0 +1,276 @@
+//! What happens to a journal when its cache opens: found, judged, read, put back into the cache, and taken over.
+
+use std::{
+    fs,
+    hash::{BuildHasher, Hash},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use super::journaled::Wanted;
+use crate::{
+    Backend, BackendError, Batch, Change, Damage, JournalError, Op, OpenError,
+    epochs::Epochs,
+    journal::{
+        Journal, Keeping,
+        file::{self, Opened},
+        format::Record,
+        recover::{self, Scan},
+    },
+    signal::Signal,
+    store::{EntryCodec, Store},
+};
+
+/// What a journal had in it when its cache opened; see [`Cache::recovery`](crate::Cache::recovery).
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Keys with a write that was not in the backend, as far as the journal knew. They are in the cache, dirty.
+    pub entries: usize,
+    /// How many of them did not fit into the cache and were written to the backend at once.
+    pub written_through: usize,
+    /// Whole records in the file, of all ages.
+    pub records: u64,
+    /// What was damaged: a tail that a loss of power left, or, with
+    /// [`journal_salvage`](crate::Builder::journal_salvage), more than that.
+    pub damage: Vec<Damage>,
+    /// How long reading it took.
+    pub took: Duration,
+}
+
+/// A journal that was read, and goes on.
+pub(super) struct Begun<'a, K, V> {
+    pub(super) journal: Arc<Journal>,
+    pub(super) codec: Box<dyn EntryCodec<K, V>>,
+    pub(super) contents: Contents<'a>,
+}
+
+/// What was in it.
+pub(super) struct Contents<'a> {
+    scan: Scan<'a>,
+    is_inconsistent: bool,
+    start: Instant,
+}
+
+impl Contents<'_> {
+    /// The epochs go on after all that the journal has seen.
+    pub(super) fn epochs(&self) -> Epochs {
+        Epochs::starting_at(self.scan.newest_epoch + 1, self.scan.retired.max(1))
+    }
+}
+
+/// The smallest segment.
+const MIN_SEGMENT: u64 = 4096;
+/// The largest one.
+const MAX_SEGMENT: u64 = 4 << 20;
+
+/// How a journal of this size is cut into segments: their size and number. Each writer can have one open and one more, and
+/// the flusher some for copies.
+fn cut(bytes: u64, writers: usize) -> (usize, usize) {
+    let least = 2 * writers as u64 + 8;
+    let segment = (bytes / least.max(64)).clamp(MIN_SEGMENT, MAX_SEGMENT);
+    // The largest power of two that is not larger.
+    let segment = 1 << segment.ilog2();
+    (segment as usize, bytes.div_ceil(segment).max(least) as usize)
+}
+
+/// Opens the journal, or makes it, and goes on with what is in it.
+pub(super) fn with_journal<K, V, R>(
+    wanted: Wanted<K, V>,
+    capacity: usize,
+    writers: usize,
+    backend: &dyn Backend<K, V>,
+    signal: &Arc<Signal>,
+    go_on: impl FnOnce(Begun<'_, K, V>) -> Result<R, OpenError>,
+) -> Result<R, OpenError> {
+    let Wanted { settings, key, value, codec } = wanted;
+    let start = Instant::now();
+    // Absolute: the note names it for whoever comes from elsewhere.
+    let path = std::path::absolute(&settings.path).map_err(|source| JournalError::Io {
+        path: settings.path.clone(),
+        doing: "finding",
+        source,
+    })?;
+    let (segment_bytes, min_segments) = cut(settings.bytes, writers);
+    let wanted = file::Wanted {
+        path,
+        capacity: capacity as u64,
+        key,
+        value,
+        backend: backend.identity(),
+        segment_bytes,
+        min_segments,
+        adopt: settings.adopt,
+        salvage: settings.salvage,
+    };
+    let unreadable = |unreadable| JournalError::unreadable(&wanted.path, unreadable);
+    let Opened { mut file, bytes } = file::open(&wanted)?;
+    let mut scan = recover::scan(&bytes).map_err(unreadable)?;
+    let made;
+    if !file::fits(&scan, &wanted)? {
+        Opened { file, bytes: made } = file::create(&wanted)?;
+        scan = recover::scan(&made).map_err(unreadable)?;
+    }
+    check_note(backend, Some(scan.identity.salt))?;
+    let is_foreign = scan.identity.backend != crate::journal::stored_name(&wanted.backend);
+    let is_inconsistent =
+        (is_foreign && !scan.live.is_empty()) || scan.is_damaged(file::rebooted_since(scan.boot));
+    let max_segments =
+        settings.limit.map_or(usize::MAX, |limit| (limit / scan.identity.segment_bytes as u64) as usize);
+    let keeping = Keeping { policy: settings.sync, max_segments, signal: Arc::clone(signal) };
+    let (identity, needed) = (scan.identity.clone(), scan.needed.clone());
+    let free = scan.segments - needed.len();
+    let journal = Journal::open(file, wanted.path.clone(), identity, scan.segments, needed, keeping)
+        .map_err(|source| JournalError::Io { path: wanted.path.clone(), doing: "mapping", source })?;
+    if free < 2 * writers + 8 {
+        // Room for new writes beside what is needed. Where the disk has none, they wait until the backend has taken some.
+        if journal.grow_by(2 * writers + 8 - free).is_err() {
+            journal.counters.growth_errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    journal.counters.recovered.store(scan.live.len() as u64, Ordering::Relaxed);
+    journal.counters.damages.store(scan.damage.len() as u64, Ordering::Relaxed);
+    journal.counters.is_inconsistent.store(is_inconsistent, Ordering::Relaxed);
+    let contents = Contents { scan, is_inconsistent, start };
+    go_on(Begun { journal: Arc::new(journal), codec, contents })
+}
+
+/// Puts what the journal remembers into the store; what does not fit, into the backend.
+pub(super) fn restore<K, V, S>(
+    contents: Contents<'_>,
+    store: &Store<K, V, S>,
+    backend: &dyn Backend<K, V>,
+    batch_size: usize,
+) -> Result<Recovery, OpenError>
+where
+    K: Hash + Eq + Clone,
+    V: Clone,
+    S: BuildHasher,
+{
+    let Some(journaling) = &store.journal else { return Ok(Recovery::default()) };
+    let Contents { scan, is_inconsistent, start } = contents;
+    let path = journaling.journal.path();
+    let decode = |record: &Record<'_>| {
+        store.decode(record.key, record.value).map_err(|source| JournalError::Undecodable {
+            path: path.to_owned(),
+            offset: record.offset,
+            source,
+        })
+    };
+    let mut excess = Vec::new();
+    let mut shared = store.lanes.shared();
+    if let Some(mut writer) = shared.writer() {
+        let local = store.collector.register();
+        for record in scan.live.values() {
+            let (key, value) = decode(record)?;
+            if !store.restore(&mut writer, key, value, record.version, &local.pin()) {
+                excess.push(record);
+            }
+        }
+    }
+    drop(shared);
+    for chunk in excess.chunks(batch_size) {
+        let op = |record: &&Record<'_>| {
+            let (key, value) = decode(record)?;
+            Ok(Op::new(key, value.map_or(Change::Delete, Change::Upsert), record.version, 1))
+        };
+        let batch = Batch::new(chunk.iter().map(op).collect::<Result<_, JournalError>>()?);
+        write_through(backend, &batch).map_err(|source| JournalError::TooMuch {
+            path: path.to_owned(),
+            excess: excess.len(),
+            source,
+        })?;
+    }
+    if is_inconsistent {
+        tracing::warn!(
+            journal = %path.display(),
+            entries = scan.live.len(),
+            "the journal was opened although it belongs to another backend or has missing parts: what it holds may \
+             not fit what the backend holds"
+        );
+    }
+    Ok(Recovery {
+        entries: scan.live.len(),
+        written_through: excess.len(),
+        records: scan.records,
+        damage: scan.damage,
+        took: start.elapsed(),
+    })
+}
+
+/// Writes a whole batch, or says why not all of it was taken.
+fn write_through<K, V>(backend: &dyn Backend<K, V>, batch: &Batch<K, V>) -> Result<(), BackendError> {
+    let applied = catch_unwind(AssertUnwindSafe(|| backend.apply(batch)));
+    let answers = applied.map_err(|_| BackendError::transient("the backend panicked"))?.into_inner();
+    if answers.len() < batch.len() {
+        return Err(BackendError::transient("the backend answered fewer operations than it was given"));
+    }
+    answers.into_iter().collect()
+}
+
+/// From now on the journal is this process's, and a note beside the database says that it is needed.
+pub(super) fn take_over<K, V, S>(
+    store: &Store<K, V, S>,
+    backend: &dyn Backend<K, V>,
+) -> Result<Option<PathBuf>, OpenError> {
+    let Some(journaling) = &store.journal else { return Ok(None) };
+    let journal = &journaling.journal;
+    journal.claim();
+    let Some(marker) = backend.journal_note() else { return Ok(None) };
+    let failed =
+        |source| JournalError::Io { path: marker.clone(), doing: "noting beside the database", source };
+    write_note(&marker, journal.path(), journal.salt()).map_err(failed)?;
+    Ok(Some(marker))
+}
+
+/// What a note says: which journal has writes that the database has not.
+fn write_note(marker: &Path, journal: &Path, salt: u64) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut temporary = marker.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file = fs::File::create(&temporary)?;
+    let text = format!(
+        "# A writeback cache keeps writes for this table in the journal below. They reach the table when a cache is\n\
+         # opened with it, or with `writeback journal drain`. Delete this file only if that journal is lost for good.\n\
+         {salt:016x}\n{}\n",
+        journal.display()
+    );
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, marker)
+}
+
+/// Whether the backend is known to have unflushed writes in a journal other than the one whose salt is given.
+pub(super) fn check_note<K, V>(backend: &dyn Backend<K, V>, ours: Option<u64>) -> Result<(), JournalError> {
+    let Some(marker) = backend.journal_note() else { return Ok(()) };
+    let text = match fs::read_to_string(&marker) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(JournalError::Io {
+                path: marker,
+                doing: "reading the note beside the database of",
+                source,
+            });
+        }
+    };
+    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+    let salt = lines.next().and_then(|salt| u64::from_str_radix(salt, 16).ok());
+    let path = PathBuf::from(lines.next().unwrap_or_default());
+    if salt.is_some() && salt == ours {
+        return Ok(());
+    }
+    // Another journal. If nothing is left in it, the note is only old.
+    let is_empty = file::open_closed(&path).is_ok_and(|opened| {
+        opened.scan(&path).is_ok_and(|scan| {
+            Some(scan.identity.salt) == salt && scan.live.is_empty() && scan.damage.is_empty()
+        })
+    });
+    if is_empty {
+        let _ = fs::remove_file(&marker);
+        return Ok(());
+    }
+    Err(JournalError::Forgotten { path, marker })
+}

@@ -1,0 +1,174 @@
+//! The writing end of the journal: one for each lane, and one for the flusher.
+//!
+//! A record goes through four hands of one thread. [`prepare`](Appender::prepare), outside of everything: space, key
+//! and value. [`pend`](Appender::pend), in the window: version, epoch, PENDING, and the head that makes it a record.
+//! Then, if the write has happened, [`make_live`](Appender::make_live) and [`advance`](Appender::advance); if it has
+//! not, the next record goes over it.
+
+use super::{
+    Journal,
+    area::WordAddress,
+    format::{self, Checked, Kind, SEGMENT_HEADER, Shape, record, state},
+    space::Segment,
+};
+use crate::{
+    fault,
+    sync::{Ordering, fence},
+};
+
+/// A segment that is being filled.
+struct Open {
+    segment: Segment,
+    /// The word that the next record begins at. Invariant: the head there is zero, or that of a record that is PENDING
+    /// and has lost.
+    tail: usize,
+    /// The newest epoch of its records.
+    newest: u64,
+    /// Of the journal, when it was opened: after a failed sync nobody writes on where that sync may have lost something.
+    generation: u64,
+}
+
+/// A record whose space is taken.
+#[derive(Clone, Copy)]
+struct Reserved {
+    words: usize,
+    /// Of what was known outside.
+    check: u32,
+    /// Of the last attempt.
+    version: u64,
+}
+
+pub(crate) struct Appender {
+    open: Option<Open>,
+    reserved: Option<Reserved>,
+    draft: Checked,
+    is_flusher: bool,
+    /// What it has written into the open segment, in bytes and records.
+    appended: (u64, u64),
+}
+
+/// Why a record cannot be written.
+#[derive(Debug)]
+pub(crate) enum Unprepared {
+    /// No segment is free.
+    Full,
+    /// The record is larger than a segment.
+    TooLarge { bytes: usize, limit: usize },
+    /// The user's codec says so.
+    Codec(crate::codec::CodecError),
+}
+
+impl Appender {
+    pub(crate) fn new(is_flusher: bool) -> Self {
+        Appender { open: None, reserved: None, draft: Checked::new(), is_flusher, appended: (0, 0) }
+    }
+
+    /// Takes space for a record and writes key and value into it. May take a lock and cause page faults: not in a window.
+    ///
+    /// `encode` appends the key and then the value, and returns the key's length in bytes.
+    pub(crate) fn prepare(
+        &mut self,
+        journal: &Journal,
+        kind: Kind,
+        encode: impl FnOnce(&mut Vec<u8>) -> Result<usize, crate::codec::CodecError>,
+    ) -> Result<(), Unprepared> {
+        self.reserved = None;
+        let payload = self.draft.restart();
+        let key = encode(payload).map_err(Unprepared::Codec)?;
+        let (words, padding) = self.draft.pad();
+        let limit = journal.segment_words() - SEGMENT_HEADER;
+        let key_bytes = u32::try_from(key).ok().filter(|_| words <= limit);
+        let Some(key_bytes) = key_bytes else {
+            return Err(Unprepared::TooLarge {
+                bytes: self.draft.payload_len(),
+                limit: journal.record_limit(),
+            });
+        };
+        let open = self.room_for(journal, words).ok_or(Unprepared::Full)?;
+        let (at, tail, segment) = (open.segment.words, open.tail, open.segment.index);
+        fault::point("prepare");
+        // A record that has lost goes, before what it was made of does. Then what an older lap has left after our end.
+        at.store(tail + record::HEAD, 0, Ordering::Relaxed);
+        // Release: no later store comes before the head is off, for whoever finds the file after a kill.
+        fence(Ordering::Release);
+        fault::point("prepare: head off");
+        if tail + words < at.len() {
+            at.store(tail + words, 0, Ordering::Release);
+        }
+        fault::point("prepare: end");
+        let offset = journal.offset(segment, tail);
+        let shape = Shape::new(key_bytes, padding, kind);
+        at.store(tail + record::SHAPE, shape.0, Ordering::Relaxed);
+        let check = self.draft.check(journal.salt(), offset, words, shape);
+        for (index, word) in self.draft.words().enumerate() {
+            at.store(tail + format::RECORD_HEADER + index, word, Ordering::Relaxed);
+        }
+        fault::point("prepare: payload");
+        self.reserved = Some(Reserved { words, check, version: 0 });
+        Ok(())
+    }
+
+    /// The open segment, if the record fits into it, or a new one.
+    fn room_for(&mut self, journal: &Journal, words: usize) -> Option<&mut Open> {
+        let generation = journal.generation();
+        let fits =
+            |open: &Open| open.tail + words <= open.segment.words.len() && open.generation == generation;
+        if !self.open.as_ref().is_some_and(fits) {
+            let space = journal.space();
+            let segment = if self.is_flusher { space.take_reserved() } else { space.take() }?;
+            if let Some(full) = self.open.take() {
+                space.seal(full.segment.index, full.newest);
+                let (bytes, records) = std::mem::take(&mut self.appended);
+                journal.note_sealed(bytes, records);
+            }
+            // What it held is dead. From now on it holds nothing.
+            segment.words.store(SEGMENT_HEADER, 0, Ordering::Release);
+            journal.segment_taken();
+            self.open = Some(Open { segment, tail: SEGMENT_HEADER, newest: 0, generation });
+        }
+        self.open.as_mut()
+    }
+
+    /// Makes what was prepared a record: whole, but PENDING. Again for another version, if the write was not to be.
+    ///
+    /// Returns where its state is. `None`: nothing was prepared.
+    pub(crate) fn pend(&mut self, version: u64, epoch: u64) -> Option<WordAddress> {
+        let (open, reserved) = (self.open.as_mut()?, self.reserved.as_mut()?);
+        reserved.version = version;
+        let (at, tail) = (&open.segment.words, open.tail);
+        // Off, if it is on from the last attempt; a crash must never find a head over a changed record.
+        at.store(tail + record::HEAD, 0, Ordering::Relaxed);
+        fault::point("pend: head off");
+        // Release, each: in this order for whoever finds the file after a kill.
+        at.store(tail + record::VERSION, version, Ordering::Release);
+        at.store(tail + record::EPOCH, epoch, Ordering::Release);
+        let early = fault::broken("live-before-publish");
+        let first = if early { state::live(version) } else { state::pending(version) };
+        at.store(tail + record::STATE, first, Ordering::Release);
+        fault::point("pend: header");
+        let head = format::head(format::finish_check(reserved.check, version, epoch), reserved.words);
+        at.store(tail + record::HEAD, head, Ordering::Release);
+        fault::point("pend");
+        open.newest = open.newest.max(epoch);
+        Some(at.address(tail + record::STATE))
+    }
+
+    /// The write has happened: its record counts.
+    pub(crate) fn make_live(&mut self) {
+        if let (Some(open), Some(reserved)) = (&self.open, &self.reserved) {
+            // Release: the place was queued first (the flusher hears of what recovery would bring back), and the record is
+            // whole. Pairs with the Acquire of whoever reads it as a file, and, for helpers, with that of the flag.
+            let live = state::live(reserved.version);
+            open.segment.words.store(open.tail + record::STATE, live, Ordering::Release);
+        }
+    }
+
+    /// The space of the last record is used up; the next one comes after it.
+    pub(crate) fn advance(&mut self) {
+        if let (Some(open), Some(reserved)) = (self.open.as_mut(), self.reserved.take()) {
+            open.tail += reserved.words;
+            self.appended.0 += reserved.words as u64 * 8;
+            self.appended.1 += 1;
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The journal's memory: maps of the file, cut into segments of atomic words.
+
+use std::io;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// The words of one segment. Stays mapped, and at its place, for as long as the [`Area`] it came from.
+#[derive(Clone, Copy)]
+pub(crate) struct Words(*const [AtomicU64]);
+
+// SAFETY: it is a shared reference to atomics whose lifetime is a promise of `Area` instead of the compiler's.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Words {
+    fn all(&self) -> &[AtomicU64] {
+        // SAFETY: made by `Area` from memory that it keeps mapped until it is dropped, and whoever holds a `Words` also
+        // holds the journal that owns the area.
+        unsafe { &*self.0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn store(&self, index: usize, word: u64, order: Ordering) {
+        let cell = &self.all()[index];
+        cell.store(word.to_le(), order);
+    }
+
+    pub(crate) fn load(&self, index: usize, order: Ordering) -> u64 {
+        u64::from_le(self.all()[index].load(order))
+    }
+
+    /// Where this word is, as a number that fits into an atomic.
+    pub(crate) fn address(&self, index: usize) -> WordAddress {
+        WordAddress(std::ptr::from_ref(&self.all()[index]).addr() as u64)
+    }
+}
+
+/// The place of one word of the journal, for a table of such places.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WordAddress(pub(crate) u64);
+
+impl WordAddress {
+    /// Stores a word there.
+    ///
+    /// # Safety
+    ///
+    /// The address came from [`Words::address`], the area that it is in is still there, and its record is not yet space
+    /// for others: the caller was pinned when it read the address from a table word's slot whose flag was off.
+    pub(crate) unsafe fn store(self, word: u64, order: Ordering) {
+        let cell = std::ptr::with_exposed_provenance::<AtomicU64>(self.0 as usize);
+        // SAFETY: the caller's promise; atomics may be stored to through a shared reference.
+        let cell = unsafe { &*cell };
+        cell.store(word.to_le(), order);
+    }
+}
+
+/// All maps of a journal. Grows by new maps; never shrinks or moves one.
+pub(crate) struct Area {
+    #[cfg(not(crossbeam_loom))]
+    maps: Vec<memmap2::MmapRaw>,
+    #[cfg(crossbeam_loom)]
+    maps: Vec<Box<[AtomicU64]>>,
+    segments: Vec<Words>,
+    superblock: Words,
+}
+
+#[cfg(not(crossbeam_loom))]
+impl Area {
+    /// Maps a file of a superblock and `segments` segments.
+    pub(crate) fn open(file: &std::fs::File, segments: usize, segment_bytes: usize) -> io::Result<Self> {
+        let map = map(file, 0, super::format::SUPERBLOCK)?;
+        let superblock = cut(&map, 0, super::format::SUPERBLOCK);
+        let mut area = Area { maps: vec![map], segments: Vec::new(), superblock };
+        area.extend(file, segments, segment_bytes)?;
+        Ok(area)
+    }
+
+    /// Maps segments that were appended to the file.
+    pub(crate) fn extend(
+        &mut self,
+        file: &std::fs::File,
+        more: usize,
+        segment_bytes: usize,
+    ) -> io::Result<()> {
+        if more == 0 {
+            return Ok(());
+        }
+        let start = super::format::SUPERBLOCK + self.segments.len() * segment_bytes;
+        let map = map(file, start as u64, more * segment_bytes)?;
+        self.segments.extend((0..more).map(|index| cut(&map, index * segment_bytes, segment_bytes)));
+        self.maps.push(map);
+        Ok(())
+    }
+}
+
+#[cfg(not(crossbeam_loom))]
+fn map(file: &std::fs::File, offset: u64, len: usize) -> io::Result<memmap2::MmapRaw> {
+    let map = memmap2::MmapOptions::new().offset(offset).len(len).map_raw(file)?;
+    // Page faults now instead of in the first write to each page. Only advice: old kernels do not know it.
+    #[cfg(target_os = "linux")]
+    let _ = map.advise(memmap2::Advice::PopulateWrite);
+    Ok(map)
+}
+
+#[cfg(not(crossbeam_loom))]
+fn cut(map: &memmap2::MmapRaw, offset: usize, len: usize) -> Words {
+    debug_assert!(offset + len <= map.len() && offset.is_multiple_of(8));
+    // SAFETY: within the map, as asserted.
+    let start = unsafe { map.as_mut_ptr().add(offset) }.cast::<AtomicU64>();
+    // Addresses of words are kept as numbers.
+    let _ = start.expose_provenance();
+    Words(std::ptr::slice_from_raw_parts(start, len / 8))
+}
+
+#[cfg(crossbeam_loom)]
+impl Area {
+    /// Memory instead of a file, for models.
+    pub(crate) fn for_model(segments: usize, words: usize) -> Self {
+        let make = |words| (0..words).map(|_| AtomicU64::new(0)).collect::<Box<[_]>>();
+        let maps: Vec<Box<[AtomicU64]>> =
+            std::iter::once(make(512)).chain((0..segments).map(|_| make(words))).collect();
+        let cut = |map: &Box<[AtomicU64]>| {
+            let _ = map.as_ptr().expose_provenance();
+            Words(std::ptr::from_ref(&**map))
+        };
+        let segments = maps[1..].iter().map(cut).collect();
+        Area { superblock: cut(&maps[0]), segments, maps }
+    }
+}
+
+impl Area {
+    pub(crate) fn superblock(&self) -> Words {
+        self.superblock
+    }
+
+    pub(crate) fn segment(&self, index: u32) -> Words {
+        self.segments[index as usize]
+    }
+
+    pub(crate) fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Writes what is dirty to the file's storage where `fdatasync` alone does not.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        #[cfg(all(not(crossbeam_loom), not(target_os = "linux")))]
+        self.maps.iter().try_for_each(memmap2::MmapRaw::flush)?;
+        let _ = &self.maps;
+        Ok(())
+    }
+}
