@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Ack, Cache, DefaultHasher,
-    engine::{Engine, Policies},
+    engine::{Engine, Policies, Thread},
     flights::Flights,
     journaled::{Journaled, WithJournal},
     opening::{self, Begun, Contents},
@@ -19,11 +19,10 @@ use crate::{
     Backend, Clock, OpenError,
     context::{CacheId, Census},
     epochs::Epochs,
-    flusher::{Desk, Flusher, Settings},
+    flusher::{Courier, Desk, Flusher, Settings},
     lane::Lanes,
     signal::Signal,
     store::{Shape, Store, Weigher},
-    sync::Mutex,
     table::Table,
 };
 
@@ -368,11 +367,18 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             }
         };
         let flusher = {
-            let (store, backend, desk) = (Arc::clone(&store), Arc::clone(&backend), Arc::clone(&desk));
-            let run = move || Flusher::new(store, backend, desk, settings, rings, slots).run();
-            thread::Builder::new().name("writeback-flusher".into()).spawn(run)
+            let journal = store.journal.as_ref().map(|journaling| Arc::clone(&journaling.journal));
+            let courier = Courier::new(Arc::clone(&backend), journal, Arc::clone(&signal));
+            let (store, desk) = (Arc::clone(&store), Arc::clone(&desk));
+            let (carrying, flushing) = (Arc::clone(&courier), Arc::clone(&courier));
+            let carry = move || carrying.run();
+            let run = move || Flusher::new(store, flushing, desk, settings, rings, slots).run();
+            let named = |name: &str| thread::Builder::new().name(name.into());
+            let spawned = named("writeback-courier").spawn(carry);
+            let spawned = spawned.and_then(|carrier| Ok((carrier, named("writeback-flusher").spawn(run)?)));
+            spawned.inspect_err(|_| courier.close())
         };
-        let flusher = flusher.map_err(|error| {
+        let (courier, flusher) = flusher.map_err(|error| {
             if let Some(journaling) = &store.journal {
                 journaling.journal.commits.stop();
             }
@@ -394,8 +400,9 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             },
             recovery,
             note,
-            keeper: Mutex::new(keeper),
-            flusher: Mutex::new(Some(flusher)),
+            flusher: Thread::new(Some(flusher)),
+            courier: Thread::new(Some(courier)),
+            keeper: Thread::new(keeper),
             was_closed: false.into(),
         })))
     }

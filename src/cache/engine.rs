@@ -33,11 +33,36 @@ pub(crate) struct Engine<K, V, S> {
     pub(super) recovery: Option<Recovery>,
     /// The note beside the database that its journal is needed.
     pub(super) note: Option<PathBuf>,
-    /// The journal's thread.
-    pub(super) keeper: Mutex<Option<JoinHandle<()>>>,
-    pub(super) flusher: Mutex<Option<JoinHandle<()>>>,
+    pub(super) flusher: Thread,
+    pub(super) courier: Thread,
+    /// The journal's.
+    pub(super) keeper: Thread,
     /// Whether the owner has heard a verdict.
     pub(super) was_closed: std::sync::atomic::AtomicBool,
+}
+
+/// A thread of the engine, until somebody waits for its end.
+pub(super) struct Thread(Mutex<Option<JoinHandle<()>>>);
+
+impl Thread {
+    pub(super) fn new(handle: Option<JoinHandle<()>>) -> Self {
+        Thread(Mutex::new(handle))
+    }
+
+    fn is_current(&self) -> bool {
+        let is_current = |handle: &JoinHandle<()>| handle.thread().id() == std::thread::current().id();
+        lock(&self.0).as_ref().is_some_and(is_current)
+    }
+
+    /// Waits for its end, unless it is this one.
+    fn join(&self) {
+        if !self.is_current()
+            && let Some(handle) = lock(&self.0).take()
+        {
+            // A thread of the engine that has panicked has told everybody who waited.
+            let _ = handle.join();
+        }
+    }
 }
 
 /// What the builder decided for the operations.
@@ -368,8 +393,7 @@ impl<K, V, S> Drop for Engine<K, V, S> {
     fn drop(&mut self) {
         self.store.lanes.abandon();
         let was_closed = *self.was_closed.get_mut();
-        let is_flusher = |flusher: &JoinHandle<()>| flusher.thread().id() == std::thread::current().id();
-        if lock(&self.flusher).as_ref().is_some_and(is_flusher) {
+        if self.flusher.is_current() {
             // A value that the flusher has dropped held the last reference: it cannot wait for itself. It writes what is
             // left and then ends.
             self.store.closed.store(true, Ordering::Relaxed);
@@ -381,18 +405,19 @@ impl<K, V, S> Drop for Engine<K, V, S> {
         self.store.signal.wake();
         let journal = self.journal().cloned();
         let is_drained = closed.is_drained();
-        if is_drained && let Some(flusher) = lock(&self.flusher).take() {
-            // Nothing is on its way, so the flusher ends at once.
-            let _ = flusher.join();
+        // It ends at once: it is the courier who may be away with a call of the backend that hangs, and must not hang us.
+        self.flusher.join();
+        if is_drained {
+            self.courier.join();
         }
         if let Some(journal) = &journal {
             // After the flusher, if that has ended: nobody asks for anything any more.
             journal.commits.stop();
-            if is_drained && let Some(keeper) = lock(&self.keeper).take() {
-                let _ = keeper.join();
+            if is_drained {
+                self.keeper.join();
             }
         }
-        // The owner who closed it knows. A call of the backend that hangs must not hang the owner: the flusher ends after it.
+        // The owner who closed it knows.
         if let Closed::Remaining { dirty, cause, journal } = closed
             && !was_closed
         {

@@ -25,6 +25,10 @@ use crate::{
 /// Checkpoints are at least this far apart, so that 2^40 epochs last for 34 years.
 pub(super) const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
 
+/// A call of the backend that takes longer than this holds no checkpoint up: what it carries is written into the journal once
+/// more.
+const STUCK_AFTER: Duration = Duration::from_millis(200);
+
 /// How long to wait after a failed sync before everything is written anew.
 const HEAL_PAUSE: Duration = Duration::from_millis(100);
 
@@ -168,6 +172,7 @@ where
     fn tend_cut(&mut self) {
         let (Some(journal), Some(mut cut)) = (self.journal(), self.cut.take()) else { return };
         cut.copies_all |= journal.is_low();
+        self.is_pressed |= self.store.pressure.load(Ordering::Relaxed);
         if !fault::broken("copy-before-retire") {
             self.copy_debtors(&journal, &mut cut);
             if self.pending.owing() > 0 {
@@ -219,7 +224,8 @@ where
         if self.pending.owing() == 0 {
             return;
         }
-        for at in self.pending.debtors(!cut.copies_all) {
+        let is_stuck = self.away.as_ref().is_some_and(|away| away.since.elapsed() > STUCK_AFTER);
+        for at in self.pending.debtors(cut.copies_all, is_stuck) {
             let guard = self.local.pin();
             match self.store.copy_forward(at, cut.target, &mut self.appender, &guard) {
                 Ok(Copied::Clean) => {

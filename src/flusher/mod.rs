@@ -1,14 +1,16 @@
 //! The flusher: the one thread that carries dirty entries to the backend.
 //!
 //! It drains the rings and the dirty map into its book ([`Pending`]), and when one of four triggers fires (an entry has
-//! been dirty for `max_delay`, enough are dirty, a writer needs room, somebody asks) it copies a batch, hands it to the
-//! backend while holding nothing, and then clears DIRTY of exactly the versions that were stored. Everything else (a
-//! newer version, an error, a panic) leaves the entry dirty and in the book.
+//! been dirty for `max_delay`, enough are dirty, a writer needs room, somebody asks) it copies a batch and gives it to the
+//! [`Courier`], who hands it to the backend while nobody holds anything. When that has come back, it clears DIRTY of
+//! exactly the versions that were stored. Everything else (a newer version, an error, a panic) leaves the entry dirty
+//! and in the book.
 //!
 //! It sleeps until the next deadline, or, when nothing is dirty, until somebody wakes it.
 
 mod backoff;
 mod checkpoint;
+mod courier;
 mod pending;
 mod request;
 
@@ -23,7 +25,7 @@ use std::{
 use crossbeam_epoch::LocalHandle;
 
 use crate::{
-    backend::{Backend, BackendError, Batch, Change, ErrorClass, Op},
+    backend::{BackendError, Batch, Change, ErrorClass, Op},
     clock::Clock,
     epochs::Checkpoint,
     fault,
@@ -38,6 +40,8 @@ use crate::{
 
 use backoff::Backoff;
 use checkpoint::{CHECKPOINT_PAUSE, Cut, Dead};
+pub(crate) use courier::Courier;
+use courier::Delivered;
 use pending::{Pending, Taken};
 pub(crate) use request::{Ended, Reply, Request, Requests};
 
@@ -81,9 +85,20 @@ impl Desk {
 /// fraction.
 const DRAINS_PER_DELAY: u32 = 8;
 
+/// A batch that is on its way.
+struct Away {
+    taken: Vec<Taken>,
+    /// When its entries were copied, by the clock.
+    copied_at: Duration,
+    /// In real time.
+    since: Instant,
+}
+
 pub(crate) struct Flusher<K, V, S> {
     store: Arc<Store<K, V, S>>,
-    backend: Arc<dyn Backend<K, V>>,
+    courier: Arc<Courier<K, V>>,
+    /// What the courier is away with.
+    away: Option<Away>,
     desk: Arc<Desk>,
     settings: Settings,
     rings: Vec<Consumer>,
@@ -136,7 +151,7 @@ where
 {
     pub(crate) fn new(
         store: Arc<Store<K, V, S>>,
-        backend: Arc<dyn Backend<K, V>>,
+        courier: Arc<Courier<K, V>>,
         desk: Arc<Desk>,
         settings: Settings,
         rings: Vec<Consumer>,
@@ -167,7 +182,8 @@ where
             batch_limit: settings.batch_size,
             ended: Ended::Stopped,
             store,
-            backend,
+            courier,
+            away: None,
             desk,
             settings,
             rings,
@@ -185,8 +201,11 @@ where
     }
 
     /// One round. `false`: it was the last.
-    fn step(&mut self) -> bool {
+    pub(crate) fn step(&mut self) -> bool {
         self.collect();
+        if let Some(delivered) = self.courier.take_back() {
+            self.come_back(delivered);
+        }
         if !self.answer_requests() {
             return false;
         }
@@ -194,8 +213,10 @@ where
         self.tend_checkpoint();
         let now = self.settings.clock.now();
         self.pending.retry_due(now);
-        if let Some(trigger) = self.trigger(now) {
-            self.flush(trigger, now);
+        if self.away.is_none()
+            && let Some(trigger) = self.trigger(now)
+            && self.send(trigger, now)
+        {
             return true;
         }
         if self.draining == Some(true) && !self.has_news() {
@@ -305,29 +326,33 @@ where
         self.pending.oldest().is_some_and(due).then_some(Trigger::Timer)
     }
 
-    /// Writes one batch.
-    fn flush(&mut self, trigger: Trigger, now: Duration) {
+    /// Sends one batch off. `false`: nothing of what was queued is dirty any more.
+    fn send(&mut self, trigger: Trigger, now: Duration) -> bool {
         let (taken, batch) = self.fill(trigger, now);
         if batch.is_empty() {
-            return;
+            return !taken.is_empty();
         }
         let counters = &self.desk.counters;
         counters.in_flight.set(batch.len() as u64);
         counters.batches.add(1);
         counters.by_trigger[trigger as usize].add(1);
-        if let Some(journaling) = &self.store.journal {
-            journaling.journal.sync_before_batch();
-        }
-        fault::point("flush: copied");
-        let answers = self.apply(&batch);
-        fault::point("flush: applied");
-        self.settle(&taken, &batch, answers, now);
+        self.away = Some(Away { taken, copied_at: now, since: Instant::now() });
+        self.courier.send(batch);
+        true
+    }
+
+    /// A batch has come back from the backend.
+    fn come_back(&mut self, delivered: Delivered<K, V>) {
+        let Some(away) = self.away.take() else { return };
+        let Delivered { batch, answers, panicked } = delivered;
+        self.desk.counters.panics.add(u64::from(panicked));
+        self.settle(&away.taken, &batch, answers, away.copied_at);
+        fault::point("flush: settled");
         // Keys, values and errors are the user's, and so are their destructors.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(batch)));
-        self.desk.counters.in_flight.set(0);
         // The statistics are up to date for whoever hears of it now.
+        self.desk.counters.in_flight.set(0);
         self.pending.deliver();
-        self.tend_checkpoint();
         self.store.room.notify();
     }
 
@@ -371,22 +396,6 @@ where
             }
         }
         (taken, Batch::new(ops))
-    }
-
-    /// Hands the batch to the backend. Whatever it does, there is one answer for each operation afterwards.
-    fn apply(&self, batch: &Batch<K, V>) -> Vec<Result<(), BackendError>> {
-        let backend = &self.backend;
-        let mut answers = match catch_unwind(AssertUnwindSafe(|| backend.apply(batch))) {
-            Ok(answers) => answers.into_inner(),
-            Err(_) => {
-                self.desk.counters.panics.add(1);
-                vec![Err(BackendError::transient("the backend panicked")); batch.len()]
-            }
-        };
-        let missing =
-            || Err(BackendError::transient("the backend answered fewer operations than it was given"));
-        answers.resize_with(batch.len(), missing);
-        answers
     }
 
     /// Writes the answers into table and book.
@@ -451,10 +460,12 @@ where
             // While something is dirty, new entries do not wake us, so we look at the rings now and then.
             not_later_than(now.saturating_add(self.settings.max_delay / DRAINS_PER_DELAY));
         }
-        if let Some(oldest) = self.pending.oldest() {
+        // While the courier is away nothing is sent, however late it is; it calls when it is back.
+        let is_home = self.away.is_none();
+        if is_home && let Some(oldest) = self.pending.oldest() {
             not_later_than(oldest.saturating_add(self.settings.max_delay));
         }
-        if let Some(retry) = self.pending.next_retry() {
+        if is_home && let Some(retry) = self.pending.next_retry() {
             not_later_than(retry);
         }
         let mut timeout = until.map(|until| clock.real(until.saturating_sub(now)));
@@ -462,13 +473,14 @@ where
         if wants_checkpoint || self.is_checkpointing() {
             timeout = Some(timeout.map_or(CHECKPOINT_PAUSE, |timeout| timeout.min(CHECKPOINT_PAUSE)));
         }
-        let (store, requests) = (&self.store, &self.desk.requests);
+        let (store, requests, courier) = (&self.store, &self.desk.requests, &self.courier);
         let knows_dirty = !self.pending.is_empty();
         let quiet_until = store.signal.sleep(knows_dirty, timeout, || {
             // A manual clock that was turned since we looked at it has found us awake.
             until.is_some_and(|until| clock.now() >= until)
                 || !requests.is_empty()
-                || store.pressure.load(Ordering::Relaxed)
+                || courier.is_back()
+                || (is_home && store.pressure.load(Ordering::Relaxed))
                 || (!wants_checkpoint && store.wants_checkpoint.load(Ordering::Relaxed))
                 || (!knows_dirty && self.has_news())
         });
@@ -483,6 +495,7 @@ where
 impl<K, V, S> Drop for Flusher<K, V, S> {
     /// However the flusher ends, nobody is left waiting, and nothing is acknowledged any more.
     fn drop(&mut self) {
+        self.courier.close();
         self.store.closed.store(true, Ordering::Relaxed);
         let unanswered = self.desk.requests.close(self.ended);
         let answer = match self.ended {

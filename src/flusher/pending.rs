@@ -395,13 +395,16 @@ impl Pending {
         self.cut.as_ref().map_or(0, |cut| cut.left)
     }
 
-    /// The places that still owe; with `only_stuck` those that no flush is about to deal with.
-    pub(crate) fn debtors(&self, only_stuck: bool) -> Vec<Position> {
+    /// The places that still owe: all of them, or those that no flush is about to deal with, with what is in flight if that
+    /// is stuck.
+    pub(crate) fn debtors(&self, all: bool, is_stuck: bool) -> Vec<Position> {
         let Some(cut) = &self.cut else { return Vec::new() };
-        let owes = |key: &Key| {
-            key.owes <= cut.moment
-                && (!only_stuck || matches!(key.state, State::BackingOff(_) | State::Parked))
+        let holds_up = |state| match state {
+            State::BackingOff(_) | State::Parked => true,
+            State::InFlight => is_stuck,
+            State::Queued => false,
         };
+        let owes = |key: &Key| key.owes <= cut.moment && (all || holds_up(key.state));
         self.keys.iter().filter(|(_, key)| owes(key)).map(|(at, _)| *at).collect()
     }
 
