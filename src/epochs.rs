@@ -44,6 +44,9 @@ pub(crate) fn epoch_of(version: u64) -> u64 {
 
 /// The version of a write in `epoch` over a predecessor (0: there is none).
 pub(crate) fn successor(predecessor: u64, epoch: u64) -> u64 {
+    if cfg!(mutant = "successor_falls") {
+        return (epoch << COUNT_BITS) + (predecessor & ((1 << COUNT_BITS) - 1)) + 1;
+    }
     (predecessor + 1).max(epoch << COUNT_BITS)
 }
 

@@ -44,7 +44,8 @@ fn epochs_retire_no_open_window() {
         let mut checkpoint = Checkpoint::new();
         checkpoint.begin(&shared.epochs, 2, 0);
         for _ in 0..2 {
-            if checkpoint.poll(&shared.epochs, |lane| &shared.lanes[lane]) {
+            if checkpoint.poll(|lane| &shared.lanes[lane]) {
+                shared.epochs.retire(checkpoint.target());
                 break;
             }
         }
@@ -69,9 +70,10 @@ fn epochs_second_checkpoint() {
         let mut checkpoint = Checkpoint::new();
         for _ in 0..2 {
             checkpoint.begin(&shared.epochs, 1, 0);
-            if !checkpoint.poll(&shared.epochs, |lane| &shared.lanes[lane]) {
+            if !checkpoint.poll(|lane| &shared.lanes[lane]) {
                 break;
             }
+            shared.epochs.retire(checkpoint.target());
         }
         join(writer);
     });
@@ -94,9 +96,10 @@ fn epochs_retired_windows_are_visible() {
         });
         let mut checkpoint = Checkpoint::new();
         checkpoint.begin(&shared.epochs, 1, 0);
-        while !checkpoint.poll(&shared.epochs, |lane| &shared.lanes[lane]) {
+        while !checkpoint.poll(|lane| &shared.lanes[lane]) {
             thread::yield_now();
         }
+        shared.epochs.retire(checkpoint.target());
         let seen = shared.written.each_ref().map(|written| written.load(Ordering::Relaxed));
         join(writer);
         for (seen, written) in seen.into_iter().zip(&shared.written) {

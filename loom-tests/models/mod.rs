@@ -3,9 +3,11 @@
 
 mod canary;
 mod close;
+mod commit;
 mod dirty_map;
 mod epochs;
 mod fifo;
+mod journal;
 mod load;
 mod recycle;
 mod ring;

@@ -9,10 +9,13 @@ use std::{
 use super::{explore, join, spawn, unpinned};
 use crate::{
     clock::Clock,
-    epochs::Checkpoint,
+    codec::Plain,
+    epochs::{Checkpoint, Epochs},
+    journal::Journal,
     lane::{Lanes, Lease},
     ring::Consumer,
-    store::{Cleaned, Expect, Refused, Seen, Shape, Store},
+    signal::Signal,
+    store::{Cleaned, Codecs, EntryCodec, Expect, Refused, Seen, Shape, Store},
     table::Position,
 };
 
@@ -47,8 +50,20 @@ pub(super) type SmallStore = Store<u32, u32, Identity>;
 pub(super) const KEY: u32 = 1;
 
 pub(super) fn small_store() -> (Arc<SmallStore>, Flushing) {
+    small_store_with(None)
+}
+
+pub(super) fn small_store_with(journal: Option<Arc<Journal>>) -> (Arc<SmallStore>, Flushing) {
     let (lanes, rings, _) = Lanes::new(0, 2, 1);
-    let shape = Shape { capacity: 2, flush_at: usize::MAX, clock: Clock::system(), weigher: None };
+    let codec: Box<dyn EntryCodec<u32, u32>> = Box::new(Codecs(Plain, Plain));
+    let shape = Shape {
+        capacity: 2,
+        flush_at: usize::MAX,
+        weigher: None,
+        signal: Arc::new(Signal::new(Clock::system())),
+        journal: journal.map(|journal| (journal, codec)),
+        epochs: Epochs::new(),
+    };
     let store = Arc::new(Store::new(shape, lanes, Identity(0)).expect("a small store"));
     (Arc::clone(&store), Flushing { store, rings, book: BTreeSet::new(), backend: None, written: 0 })
 }
@@ -73,7 +88,10 @@ impl Writing {
     pub(super) fn put(&mut self) -> Result<Position, Refused> {
         let value = self.values.pop().expect("a value is left");
         let mut writer = self.lease.writer().expect("a lane has a writer");
-        let Ok(draft) = self.store.draft(&mut writer, KEY, Some(value), 0) else { panic!("a slot is free") };
+        let Ok(mut draft) = self.store.draft(&mut writer, KEY, Some(value), 0) else {
+            panic!("a slot is free")
+        };
+        self.store.prepare(&mut writer, &mut draft).expect("the journal has room");
         let hash = self.store.hash(&KEY);
         let put = self.store.publish(&mut writer, draft, hash, Expect::Anything, &mut None, unpinned());
         put.map(|(at, _)| at).map_err(|(_, refused)| refused)
@@ -82,13 +100,13 @@ impl Writing {
 
 /// The flusher, step by step.
 pub(super) struct Flushing {
-    store: Arc<SmallStore>,
+    pub(super) store: Arc<SmallStore>,
     rings: Vec<Consumer>,
     /// Dirty places, as far as they were heard of.
-    book: BTreeSet<Position>,
+    pub(super) book: BTreeSet<Position>,
     /// What the backend has: one row.
     pub(super) backend: Option<u32>,
-    written: u64,
+    pub(super) written: u64,
 }
 
 impl Flushing {
@@ -129,9 +147,10 @@ impl Flushing {
     pub(super) fn checkpoint(&self) {
         let mut checkpoint = Checkpoint::new();
         checkpoint.begin(&self.store.epochs, self.store.lanes.writers(), 0);
-        while !checkpoint.poll(&self.store.epochs, |lane| self.store.lanes.running(lane)) {
+        while !checkpoint.poll(|lane| self.store.lanes.running(lane)) {
             loom::thread::yield_now();
         }
+        self.store.epochs.retire(checkpoint.target());
     }
 
     /// Flushes until the book is empty, and asserts that nothing dirty is left.

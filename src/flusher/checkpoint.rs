@@ -235,7 +235,7 @@ where
                 Ok(how) => {
                     cut.needs_sync = true;
                     self.pending.copied(at);
-                    if how == Copied::Copied {
+                    if how == Copied::Anew {
                         journal.counters.copies.fetch_add(1, Ordering::Relaxed);
                     }
                 }

@@ -29,6 +29,7 @@ impl Words {
         cell.store(word.to_le(), order);
     }
 
+    #[cfg(crossbeam_loom)]
     pub(crate) fn load(&self, index: usize, order: Ordering) -> u64 {
         u64::from_le(self.all()[index].load(order))
     }
@@ -129,6 +130,15 @@ impl Area {
         };
         let segments = maps[1..].iter().map(cut).collect();
         Area { superblock: cut(&maps[0]), segments, maps }
+    }
+
+    /// Nothing can be mapped under loom.
+    pub(crate) fn open(_: &std::fs::File, _: usize, _: usize) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn extend(&mut self, _: &std::fs::File, _: usize, _: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

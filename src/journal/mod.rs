@@ -7,9 +7,8 @@
 
 pub(crate) mod append;
 pub(crate) mod area;
-mod commit;
+pub(crate) mod commit;
 mod error;
-#[cfg(not(crossbeam_loom))]
 pub(crate) mod file;
 pub(crate) mod format;
 pub(crate) mod recover;
@@ -58,9 +57,8 @@ pub(crate) struct Journal {
     wanted_segments: AtomicUsize,
     signal: Arc<Signal>,
     pub(crate) counters: JournalCounters,
-    #[cfg(not(crossbeam_loom))]
+    /// `None`: in memory, for models.
     file: Option<std::fs::File>,
-    #[cfg(not(crossbeam_loom))]
     path: std::path::PathBuf,
 }
 
@@ -108,7 +106,6 @@ pub(crate) struct Keeping {
 
 impl Journal {
     /// Goes on with a file whose `needed` segments hold records that may count.
-    #[cfg(not(crossbeam_loom))]
     pub(crate) fn open(
         file: std::fs::File,
         path: std::path::PathBuf,
@@ -165,9 +162,7 @@ impl Journal {
             wanted_segments: AtomicUsize::new(0),
             signal: keeping.signal,
             counters: JournalCounters::default(),
-            #[cfg(not(crossbeam_loom))]
             file: None,
-            #[cfg(not(crossbeam_loom))]
             path: std::path::PathBuf::new(),
         }
     }
@@ -189,7 +184,6 @@ impl Journal {
         &self.space
     }
 
-    #[cfg(not(crossbeam_loom))]
     pub(crate) fn path(&self) -> &std::path::Path {
         &self.path
     }
@@ -244,7 +238,8 @@ impl Journal {
     /// How many segments the copies of so many records would take, more rather than less.
     fn segments_for(&self, records: usize) -> usize {
         let (bytes, count) = (self.sealed.0.load(Ordering::Relaxed), self.sealed.1.load(Ordering::Relaxed));
-        let each = if count == 0 { 64 } else { bytes / count + bytes / count / 8 + 1 };
+        let average = bytes.checked_div(count).unwrap_or(56);
+        let each = average + average / 8 + 1;
         (records as u64).saturating_mul(each).div_ceil(self.identity.segment_bytes as u64) as usize + 1
     }
 
@@ -331,7 +326,6 @@ impl Journal {
     }
 }
 
-#[cfg(not(crossbeam_loom))]
 impl Journal {
     /// The journal's thread: syncs, and grows the file. `room` hears of new segments.
     pub(crate) fn keep(&self, room: &Event) {

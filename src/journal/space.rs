@@ -85,7 +85,6 @@ impl Space {
     }
 
     /// Adds segments with `extend`, which returns how many it has added.
-    #[cfg(not(crossbeam_loom))]
     pub(crate) fn grow<E>(&self, extend: impl FnOnce(&mut Area) -> Result<usize, E>) -> Result<(), E> {
         let mut pool = lock(&self.pool);
         let before = pool.area.segments();
@@ -110,11 +109,6 @@ impl Space {
 
     pub(crate) fn reserve(&self) -> usize {
         self.reserve.load(Ordering::Relaxed)
-    }
-
-    /// Whether a writer would get a segment.
-    pub(crate) fn has_room(&self) -> bool {
-        self.free() > self.reserve()
     }
 
     /// Runs `body` with the maps.

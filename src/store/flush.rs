@@ -29,7 +29,7 @@ pub(crate) enum Copied {
     /// Nothing: its record is new enough, and live.
     Newer,
     /// A copy, which was made.
-    Copied,
+    Anew,
 }
 
 /// What became of a version that the backend has taken.
@@ -100,7 +100,7 @@ where
         let (key, value) =
             unsafe { (self.slab.key(word.slot(), guard), self.slab.value(word.slot(), guard)) };
         self.copy_record(appender, key, value, version, target)?;
-        Ok(Copied::Copied)
+        Ok(Copied::Anew)
     }
 
     /// The backend has taken exactly `version` of the entry at this place.

@@ -48,10 +48,13 @@ pub(crate) struct Shape<K, V> {
     pub(crate) flush_at: usize,
     pub(crate) weigher: Option<(Weigher<K, V>, u64)>,
     pub(crate) signal: Arc<Signal>,
-    pub(crate) journal: Option<(Arc<Journal>, Box<dyn EntryCodec<K, V>>)>,
+    pub(crate) journal: Option<JournalParts<K, V>>,
     /// The first epoch, and the one before which versions may be forgotten.
     pub(crate) epochs: Epochs,
 }
+
+/// A journal, and how entries are written into it.
+pub(crate) type JournalParts<K, V> = (Arc<Journal>, Box<dyn EntryCodec<K, V>>);
 
 pub(crate) type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
