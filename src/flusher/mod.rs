@@ -315,13 +315,20 @@ where
         counters.in_flight.set(batch.len() as u64);
         counters.batches.add(1);
         counters.by_trigger[trigger as usize].add(1);
+        fault::point("flush: copied");
         if let Some(journaling) = &self.store.journal {
             journaling.journal.sync_before_batch();
         }
-        fault::point("flush: copied");
+        fault::point("flush: synced");
+        if fault::broken("clean-after-answer") {
+            self.settle(&taken, &batch, vec![Ok(()); batch.len()], now);
+            let _ = self.apply(&batch);
+            return;
+        }
         let answers = self.apply(&batch);
         fault::point("flush: applied");
         self.settle(&taken, &batch, answers, now);
+        fault::point("flush: settled");
         // Keys, values and errors are the user's, and so are their destructors.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(batch)));
         self.desk.counters.in_flight.set(0);
@@ -406,6 +413,9 @@ where
                     stored += 1;
                     let cleaned = self.store.mark_clean(taken.at, op.version(), &self.local.pin());
                     match cleaned {
+                        Cleaned::Superseded if fault::broken("superseded-is-queued") => {
+                            self.pending.settled(taken.at);
+                        }
                         Cleaned::Superseded => self.pending.superseded(*taken, op.version(), copied_at),
                         Cleaned::Value => self.pending.settled(taken.at),
                         Cleaned::Tombstone => {

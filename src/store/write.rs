@@ -151,8 +151,15 @@ where
         };
         let replaced = match replaced {
             Ok(replaced) => replaced,
-            Err(refused) => return Err((draft, refused)),
+            Err(refused) => {
+                fault::point("put: refused");
+                return Err((draft, refused));
+            }
         };
+        let mut window = Some(window);
+        if fault::broken("leave-after-queue") {
+            window = None;
+        }
         let (weight, at) = (draft.weight, replaced.at);
         let id = draft.spare.into_owned().release();
         let mut wake = false;
@@ -169,6 +176,9 @@ where
             wake = self.is_threshold(dirtied);
         } else if !replaced.was_announced && !cfg!(mutant = "overwrite_silent") {
             self.dirty_map.mark(at);
+        }
+        if fault::broken("live-before-announced") {
+            self.slab.announce(id, guard);
         }
         fault::point("put: queued");
         if let Some(journaling) = &self.journal {

@@ -1,0 +1,49 @@
+//! Negative controls: each protective rule is left out once, and the harness must notice.
+
+use std::fmt::Write;
+
+use writeback::faults::RULES;
+
+use super::{
+    life::Database,
+    options::Options,
+    parent::{Failure, run},
+};
+
+/// How many kills a broken rule may take.
+pub const LIMIT: u64 = 500;
+
+/// Rules that no kill can show, and what shows them instead.
+pub const NOT_BY_KILLS: &[(&str, &str)] = &[
+    ("sync", "loss of power"),
+    ("sync-before-batch", "loss of power"),
+    ("sync-before-reuse", "loss of power"),
+];
+
+/// Runs all of them. The table of what was found, or of what was not noticed.
+pub fn run_all(seed: u64) -> Result<String, String> {
+    let mut table = String::from(
+        "| rule that was left out | kills until noticed | what was noticed first |\n|---|---|---|\n",
+    );
+    let mut unnoticed = Vec::new();
+    for rule in RULES.iter().copied().filter(|rule| NOT_BY_KILLS.iter().all(|(other, _)| other != rule)) {
+        let options = Options {
+            kills: LIMIT,
+            seed,
+            databases: vec![Database::Table],
+            rule: Some(rule),
+            ..Options::default()
+        };
+        let (kills, what) = match run(&options) {
+            Err(Failure { kills, what }) => {
+                ((kills + 1).to_string(), what.first().cloned().unwrap_or_default())
+            }
+            Ok(_) => {
+                unnoticed.push(rule);
+                (format!("not within {LIMIT}"), String::new())
+            }
+        };
+        let _ = writeln!(table, "| {rule} | {kills} | {what} |");
+    }
+    if unnoticed.is_empty() { Ok(table) } else { Err(format!("{table}\nnot noticed: {unnoticed:?}")) }
+}

@@ -1,0 +1,68 @@
+//! How a life is set up: chosen by the parent, told to the child through its environment.
+
+use std::path::{Path, PathBuf};
+
+use super::backend::Health;
+
+/// The variable that makes this program a child.
+pub const VARIABLE: &str = "WRITEBACK_CRASH_LIFE";
+
+/// Which database is behind the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    Table,
+    Sqlite,
+}
+
+/// Everything that a child has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    pub folder: PathBuf,
+    pub database: Database,
+    pub health: Health,
+    pub seed: u64,
+    pub capacity: usize,
+    /// Sync every millisecond instead of never.
+    pub syncs: bool,
+    /// Check, flush, close: nobody kills this one.
+    pub last: bool,
+}
+
+impl Life {
+    pub fn board(folder: &Path) -> PathBuf {
+        folder.join("board")
+    }
+
+    pub fn to_text(&self) -> String {
+        let health = match self.health {
+            Health::Well => 0,
+            Health::Flaky => 1,
+            Health::Down => 2,
+        };
+        format!(
+            "{} {} {} {} {} {} {}",
+            u8::from(self.database == Database::Sqlite),
+            health,
+            self.seed,
+            self.capacity,
+            u8::from(self.syncs),
+            u8::from(self.last),
+            self.folder.display()
+        )
+    }
+
+    pub fn from_text(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(7, ' ');
+        let mut number = || parts.next()?.parse::<u64>().ok();
+        let database = if number()? == 1 { Database::Sqlite } else { Database::Table };
+        let health = match number()? {
+            0 => Health::Well,
+            1 => Health::Flaky,
+            _ => Health::Down,
+        };
+        let (seed, capacity) = (number()?, number()? as usize);
+        let (syncs, last) = (number()? == 1, number()? == 1);
+        let folder = parts.next()?.into();
+        Some(Life { folder, database, health, seed, capacity, syncs, last })
+    }
+}
