@@ -7,7 +7,8 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `WRITEBACK_CRASH_AT`, `WRITEBACK_CRASH_AFTER` | one of [`POINTS`], and how many passes to let by before the kill |
-//! | `WRITEBACK_STALL_AT`, `WRITEBACK_STALL_PERMILLE`, `WRITEBACK_STALL_MICROS` | one of [`POINTS`] or `all`, how often a pass stalls there, and for how long at most |
+//! | `WRITEBACK_CRASH_SINCE` | one of [`POINTS`]: only passes of a thread count that has passed that one; `stall`: only passes after the first stall; `own stall`: only passes of a thread that has stalled |
+//! | `WRITEBACK_STALL_AT`, `WRITEBACK_STALL_PERMILLE`, `WRITEBACK_STALL_MICROS` | some of [`POINTS`], with commas, or `all`; how often a pass stalls there, and for how long at most |
 //! | `WRITEBACK_BROKEN_RULE` | one of [`RULES`] |
 //! | `WRITEBACK_FAILING_SYNCS` | how many of the next syncs fail |
 //!
@@ -43,7 +44,7 @@ mod on {
         cell::Cell,
         sync::{
             OnceLock,
-            atomic::{AtomicU64, Ordering},
+            atomic::{AtomicBool, AtomicU64, Ordering},
         },
         time::Duration,
     };
@@ -62,6 +63,7 @@ mod on {
         // In the window.
         "window: looked",
         "window: open",
+        "window: entered",
         "pend: head off",
         "pend: header",
         "pend",
@@ -143,7 +145,8 @@ mod on {
     struct Plan {
         crash_at: String,
         left: AtomicU64,
-        stall_at: String,
+        since: String,
+        stall_at: Vec<String>,
         stall_permille: u64,
         stall_micros: u64,
         broken: String,
@@ -158,7 +161,8 @@ mod on {
             let plan = Plan {
                 crash_at: variable("WRITEBACK_CRASH_AT"),
                 left: AtomicU64::new(number("WRITEBACK_CRASH_AFTER")),
-                stall_at: variable("WRITEBACK_STALL_AT"),
+                since: variable("WRITEBACK_CRASH_SINCE"),
+                stall_at: variable("WRITEBACK_STALL_AT").split(',').map(str::to_owned).collect(),
                 stall_permille: number("WRITEBACK_STALL_PERMILLE"),
                 stall_micros: number("WRITEBACK_STALL_MICROS"),
                 broken: variable("WRITEBACK_BROKEN_RULE"),
@@ -166,12 +170,13 @@ mod on {
             };
             let known = |names: &[&str], name: &str| name.is_empty() || names.contains(&name);
             if !known(POINTS, &plan.crash_at)
-                || !(known(POINTS, &plan.stall_at) || plan.stall_at == "all")
+                || !(known(POINTS, &plan.since) || ["stall", "own stall"].contains(&&*plan.since))
+                || !plan.stall_at.iter().all(|at| known(POINTS, at) || at == "all")
                 || !known(RULES, &plan.broken)
             {
                 eprintln!(
-                    "writeback: no such point or rule among `{}`, `{}`, `{}`",
-                    plan.crash_at, plan.stall_at, plan.broken
+                    "writeback: no such point or rule among `{}`, `{}`, {:?}, `{}`",
+                    plan.crash_at, plan.since, plan.stall_at, plan.broken
                 );
                 std::process::exit(2);
             }
@@ -182,11 +187,31 @@ mod on {
     pub(crate) fn point(name: &'static str) {
         debug_assert!(POINTS.contains(&name), "{name} is not on the list of points");
         let plan = plan();
-        if plan.crash_at == name && plan.left.fetch_sub(1, Ordering::Relaxed) == 0 {
+        if plan.crash_at == name && counts(plan) && plan.left.fetch_sub(1, Ordering::Relaxed) == 0 {
             die();
         }
-        if plan.stall_permille > 0 && (plan.stall_at == "all" || plan.stall_at == name) {
+        if plan.since == name {
+            IS_MARKED.set(true);
+        }
+        if plan.stall_permille > 0 && plan.stall_at.iter().any(|at| at == "all" || at == name) {
             stall(plan);
+        }
+    }
+
+    thread_local! {
+        /// This thread has done what makes its passes count.
+        static IS_MARKED: Cell<bool> = const { Cell::new(false) };
+        static RANDOM: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Some thread has stalled.
+    static HAS_STALLED: AtomicBool = AtomicBool::new(false);
+
+    fn counts(plan: &Plan) -> bool {
+        match &*plan.since {
+            "" => true,
+            "stall" => HAS_STALLED.load(Ordering::Relaxed),
+            _ => IS_MARKED.get(),
         }
     }
 
@@ -202,25 +227,24 @@ mod on {
     }
 
     fn stall(plan: &Plan) {
-        thread_local!(static RANDOM: Cell<u64> = const { Cell::new(0) });
-        let random = RANDOM.try_with(|state| {
-            let mut random = state.get();
-            if random == 0 {
-                // Different in each thread and each life.
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-                random =
-                    now.map_or(1, |now| now.as_nanos() as u64) ^ std::ptr::from_ref(state).addr() as u64 | 1;
-            }
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            state.set(random);
-            random
-        });
-        let Ok(random) = random else { return };
+        let mut random = RANDOM.get();
+        if random == 0 {
+            // Different in each thread and each life.
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            random =
+                now.map_or(1, |now| now.as_nanos() as u64) ^ std::ptr::from_ref(&random).addr() as u64 | 1;
+        }
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        RANDOM.set(random);
         if (random >> 20) % 1000 < plan.stall_permille {
             // Asleep, so that others get to run, also on one core.
             std::thread::sleep(Duration::from_micros((random >> 40) % plan.stall_micros.max(1)));
+            HAS_STALLED.store(true, Ordering::Relaxed);
+            if plan.since == "own stall" {
+                IS_MARKED.set(true);
+            }
         }
     }
 

@@ -92,7 +92,8 @@ fn live(life: &Life) -> Result<(), Box<dyn std::error::Error>> {
     board.phase.store(phase::WORKING, Ordering::Release);
     for index in 0..WRITERS {
         let (cache, board, random) = (cache.clone(), Arc::clone(&board), Random::new(random.next()));
-        thread::spawn(move || Writer { cache, board, index, keys, random }.run());
+        let races = life.races;
+        thread::spawn(move || Writer { cache, board, index, keys, races, random }.run());
     }
     let (reader, seen, dice) = (cache.clone(), Arc::clone(&board), Random::new(random.next()));
     thread::spawn(move || read(&reader, &seen, keys, dice));

@@ -22,6 +22,8 @@ pub struct Life {
     pub health: Health,
     pub seed: u64,
     pub capacity: usize,
+    /// One in so many writes goes to a key that all overwrite.
+    pub races: u64,
     /// Sync every millisecond instead of never.
     pub syncs: bool,
     /// Check, flush, close: nobody kills this one.
@@ -40,11 +42,12 @@ impl Life {
             Health::Down => 2,
         };
         format!(
-            "{} {} {} {} {} {} {}",
+            "{} {} {} {} {} {} {} {}",
             u8::from(self.database == Database::Sqlite),
             health,
             self.seed,
             self.capacity,
+            self.races,
             u8::from(self.syncs),
             u8::from(self.last),
             self.folder.display()
@@ -52,7 +55,7 @@ impl Life {
     }
 
     pub fn from_text(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(7, ' ');
+        let mut parts = text.splitn(8, ' ');
         let mut number = || parts.next()?.parse::<u64>().ok();
         let database = if number()? == 1 { Database::Sqlite } else { Database::Table };
         let health = match number()? {
@@ -60,9 +63,9 @@ impl Life {
             1 => Health::Flaky,
             _ => Health::Down,
         };
-        let (seed, capacity) = (number()?, number()? as usize);
+        let (seed, capacity, races) = (number()?, number()? as usize, number()?);
         let (syncs, last) = (number()? == 1, number()? == 1);
         let folder = parts.next()?.into();
-        Some(Life { folder, database, health, seed, capacity, syncs, last })
+        Some(Life { folder, database, health, seed, capacity, races, syncs, last })
     }
 }

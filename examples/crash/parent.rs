@@ -33,6 +33,30 @@ const SQLITE_SHARE: u64 = 10;
 
 const SIGKILL: i32 = 9;
 
+/// Places where a rule protects a moment that chance alone meets too seldom: where threads stall, where the child dies,
+/// and after what.
+const TIGHT_SPOTS: &[(&str, &str, &str)] = &[
+    // A writer that has looked at the epoch and comes late.
+    ("window: looked", "prepare", "own stall"),
+    ("window: looked", "checkpoint: retired", "stall"),
+    // A writer in its window while others go on in the next epoch.
+    ("window: entered", "checkpoint: retired", "stall"),
+    ("window: entered", "checkpoint: epoch again", "stall"),
+    ("pend", "checkpoint: retired", "stall"),
+    ("put: published", "checkpoint: retired", "stall"),
+    ("put: queued", "checkpoint: retired", "stall"),
+    // Attempts that lose, and what goes over their records.
+    ("pend", "put: refused", ""),
+    ("pend", "pend: header", "own stall"),
+    ("pend", "prepare: payload", "put: refused"),
+    ("pend", "prepare: shape", "put: refused"),
+    // A reader that helps, late.
+    ("put: published,help: marked", "prepare", "stall"),
+    ("put: queued,help: marked", "segment: cleared", "stall"),
+    ("put: queued,help: marked", "checkpoint: segments returned", "stall"),
+    ("put: published,put: queued", "help: live", ""),
+];
+
 /// A run that has found something.
 #[derive(Debug)]
 pub struct Failure {
@@ -102,6 +126,8 @@ struct World<'o> {
     random: Random,
     /// For each point, how many passes to let by at most: less where it is passed seldom.
     passes: Vec<u64>,
+    /// How often a child has died at each point.
+    hits: Vec<u64>,
 }
 
 type Found = Vec<String>;
@@ -115,7 +141,9 @@ impl<'o> World<'o> {
         };
         let board = make().map_err(|error| vec![error.to_string()])?;
         let random = Random::new(options.seed ^ (database == Database::Sqlite) as u64);
-        Ok(World { board, folder, database, options, random, passes: vec![64; POINTS.len()] })
+        // What a life passes once, and what it passes all the time.
+        let passes = POINTS.iter().map(|point| if point.starts_with("recovery") { 1 } else { 32 }).collect();
+        Ok(World { board, folder, database, options, random, passes, hits: vec![0; POINTS.len()] })
     }
 
     fn run(&mut self, kills: u64, tally: &mut Tally) -> Result<(), Found> {
@@ -174,6 +202,7 @@ impl<'o> World<'o> {
             seed: self.random.next() >> 16,
             // Larger and smaller than before, so that what is recovered does not always fit.
             capacity: 40 + self.random.below(32) as usize,
+            races: [4, 10, 50][self.random.below(3) as usize],
             syncs: self.random.one_in(4),
             last,
         }
@@ -205,9 +234,26 @@ impl<'o> World<'o> {
         };
         let life = self.life(health, false);
         let mut faults = Vec::new();
+        if self.options.point.is_none() && self.random.one_in(3) {
+            let (stall, crash, since) = TIGHT_SPOTS[self.random.below(TIGHT_SPOTS.len() as u64) as usize];
+            faults.push(("WRITEBACK_STALL_AT", stall.to_owned()));
+            faults.push(("WRITEBACK_STALL_PERMILLE", (1 << self.random.below(8)).to_string()));
+            faults.push(("WRITEBACK_STALL_MICROS", (200 + self.random.below(8_000)).to_string()));
+            faults.push(("WRITEBACK_CRASH_AT", crash.to_owned()));
+            faults.push(("WRITEBACK_CRASH_AFTER", self.random.below(3).to_string()));
+            faults.push(("WRITEBACK_CRASH_SINCE", since.to_owned()));
+            let mut child = self.spawn(&life, &faults)?;
+            let point = POINTS.iter().position(|point| *point == crash).unwrap_or(0);
+            return self.await_point(&mut child, point);
+        }
         let point = match self.options.point {
             Some(name) => POINTS.iter().position(|point| *point == name),
-            None => self.random.one_in(2).then(|| self.random.below(POINTS.len() as u64) as usize),
+            None if self.random.one_in(2) => {
+                // Of three, the one that was met least.
+                let three: [u64; 3] = std::array::from_fn(|_| self.random.below(POINTS.len() as u64));
+                three.into_iter().map(|point| point as usize).min_by_key(|point| self.hits[*point])
+            }
+            None => None,
         };
         if let Some(point) = point {
             faults.push(("WRITEBACK_CRASH_AT", POINTS[point].to_owned()));
@@ -220,7 +266,7 @@ impl<'o> World<'o> {
         }
         if self.random.one_in(8) {
             // While it opens and checks, mostly.
-            thread::sleep(Duration::from_micros(self.random.below(6_000)));
+            thread::sleep(Duration::from_micros(self.random.below(4_000)));
         } else {
             self.await_work(&mut child, Instant::now() + PATIENCE)?;
             thread::sleep(Duration::from_micros(self.random.below(8_000)));
@@ -276,7 +322,10 @@ impl<'o> World<'o> {
             }
             thread::sleep(Duration::from_micros(200));
         }
-        self.passes[point] = (self.passes[point] * 2).min(1 << 12);
+        self.hits[point] += 1;
+        if !POINTS[point].starts_with("recovery") {
+            self.passes[point] = (self.passes[point] * 2).min(1 << 12);
+        }
         Ok(End::Point(point))
     }
 

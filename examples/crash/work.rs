@@ -21,6 +21,8 @@ pub struct Writer {
     pub index: usize,
     /// How many of its own keys it uses.
     pub keys: usize,
+    /// One in so many writes goes to a key that all overwrite.
+    pub races: u64,
     pub random: Random,
 }
 
@@ -29,18 +31,19 @@ impl Writer {
         // One with a lane of its own for sure, the others as it comes.
         let handle = if self.index == 0 { self.cache.handle().ok() } else { None };
         loop {
-            match self.random.below(10) {
+            let others = if self.random.one_in(self.races) { 2 } else { self.random.below(10) / 9 };
+            match others {
                 0 => {
+                    let nth = self.random.below(self.keys as u64) as usize;
+                    self.own((nth * WRITERS + self.index) as u64, handle.as_ref());
+                }
+                1 => {
                     let key = OWN as u64 + self.random.below(SHARED as u64);
                     self.share(key);
                 }
-                1 => {
+                _ => {
                     let key = (OWN + SHARED) as u64 + self.random.below(RACING as u64);
                     self.race(key);
-                }
-                _ => {
-                    let nth = self.random.below(self.keys as u64) as usize;
-                    self.own((nth * WRITERS + self.index) as u64, handle.as_ref());
                 }
             }
         }

@@ -140,6 +140,7 @@ where
     ) -> Result<(Position, u64), Unpublished<'s, K, V, S>> {
         let closed_early = cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed);
         let window = self.epochs.enter(writer.running());
+        fault::point("window: entered");
         // Relaxed: behind the window's opening. If it opened in the epoch that the closing checkpoint began, it has seen
         // `closed`; if in an earlier one, that checkpoint waits for it.
         let is_closed =
