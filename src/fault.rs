@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `WRITEBACK_CRASH_AT`, `WRITEBACK_CRASH_AFTER` | one of [`POINTS`], and how many passes to let by before the kill |
 //! | `WRITEBACK_CRASH_SINCE` | one of [`POINTS`]: only passes of a thread count that has passed that one; `stall`: only passes after the first stall; `own stall`: only passes of a thread that has stalled |
-//! | `WRITEBACK_STALL_AT`, `WRITEBACK_STALL_PERMILLE`, `WRITEBACK_STALL_MICROS` | some of [`POINTS`], with commas, or `all`; how often a pass stalls there, and for how long at most |
+//! | `WRITEBACK_STALL_AT`, `WRITEBACK_STALL_PERMILLE`, `WRITEBACK_STALL_MICROS` | some of [`POINTS`], with commas, or `all`; how often a pass stalls there (`name=permille`: there alone), and for how long at most |
 //! | `WRITEBACK_BROKEN_RULE` | one of [`RULES`] |
 //! | `WRITEBACK_FAILING_SYNCS` | how many of the next syncs fail |
 //!
@@ -72,6 +72,7 @@ mod on {
         "put: live",
         "put: announced",
         "put: left",
+        "put: lost",
         "put: refused",
         // Somebody else does it for a writer that has stalled.
         "help: marked",
@@ -146,8 +147,7 @@ mod on {
         crash_at: String,
         left: AtomicU64,
         since: String,
-        stall_at: Vec<String>,
-        stall_permille: u64,
+        stall_at: Vec<(String, u64)>,
         stall_micros: u64,
         broken: String,
         failing_syncs: AtomicU64,
@@ -158,12 +158,16 @@ mod on {
         PLAN.get_or_init(|| {
             let variable = |name| std::env::var(name).unwrap_or_default();
             let number = |name| variable(name).parse().unwrap_or(0);
+            let permille = number("WRITEBACK_STALL_PERMILLE");
+            let stall_at = |text: &str| match text.split_once('=') {
+                Some((name, permille)) => (name.to_owned(), permille.parse().unwrap_or(0)),
+                None => (text.to_owned(), permille),
+            };
             let plan = Plan {
                 crash_at: variable("WRITEBACK_CRASH_AT"),
                 left: AtomicU64::new(number("WRITEBACK_CRASH_AFTER")),
                 since: variable("WRITEBACK_CRASH_SINCE"),
-                stall_at: variable("WRITEBACK_STALL_AT").split(',').map(str::to_owned).collect(),
-                stall_permille: number("WRITEBACK_STALL_PERMILLE"),
+                stall_at: variable("WRITEBACK_STALL_AT").split(',').map(stall_at).collect(),
                 stall_micros: number("WRITEBACK_STALL_MICROS"),
                 broken: variable("WRITEBACK_BROKEN_RULE"),
                 failing_syncs: AtomicU64::new(number("WRITEBACK_FAILING_SYNCS")),
@@ -171,7 +175,7 @@ mod on {
             let known = |names: &[&str], name: &str| name.is_empty() || names.contains(&name);
             if !known(POINTS, &plan.crash_at)
                 || !(known(POINTS, &plan.since) || ["stall", "own stall"].contains(&&*plan.since))
-                || !plan.stall_at.iter().all(|at| known(POINTS, at) || at == "all")
+                || !plan.stall_at.iter().all(|(at, _)| known(POINTS, at) || at == "all")
                 || !known(RULES, &plan.broken)
             {
                 eprintln!(
@@ -193,8 +197,8 @@ mod on {
         if plan.since == name {
             IS_MARKED.set(true);
         }
-        if plan.stall_permille > 0 && plan.stall_at.iter().any(|at| at == "all" || at == name) {
-            stall(plan);
+        if let Some((_, permille)) = plan.stall_at.iter().find(|(at, _)| at == "all" || at == name) {
+            stall(plan, *permille);
         }
     }
 
@@ -226,7 +230,7 @@ mod on {
         std::process::abort();
     }
 
-    fn stall(plan: &Plan) {
+    fn stall(plan: &Plan, permille: u64) {
         let mut random = RANDOM.get();
         if random == 0 {
             // Different in each thread and each life.
@@ -238,7 +242,7 @@ mod on {
         random ^= random >> 7;
         random ^= random << 17;
         RANDOM.set(random);
-        if (random >> 20) % 1000 < plan.stall_permille {
+        if (random >> 20) % 1000 < permille {
             // Asleep, so that others get to run, also on one core.
             std::thread::sleep(Duration::from_micros((random >> 40) % plan.stall_micros.max(1)));
             HAS_STALLED.store(true, Ordering::Relaxed);

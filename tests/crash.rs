@@ -3,6 +3,7 @@
 //! The long mode of the same thing is `examples/crash.rs`. With its own `main`, because the children are this binary.
 
 #[path = "../examples/crash/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the long mode has a command line, and this has none")]
 mod harness;
 
 use std::{env, process::ExitCode};

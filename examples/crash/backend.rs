@@ -16,7 +16,7 @@ use super::{
     model::{MAX_VALUE, Random},
 };
 
-pub type Rows = dyn Backend<u64, Vec<u8>>;
+pub(crate) type Rows = dyn Backend<u64, Vec<u8>>;
 
 /// A table on the board: the fastest database that survives a kill.
 struct Table {
@@ -66,7 +66,7 @@ impl Backend<u64, Vec<u8>> for Table {
 
 /// What the backend does wrong in this life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     /// Refuses some operations, some batches, and loses some answers.
     Flaky,
     /// Refuses everything from the time when the cache is open.
@@ -75,7 +75,7 @@ pub enum Health {
 }
 
 /// Stands before a database: sees that no key goes back in time, and lets things go wrong.
-pub struct Watchman {
+pub(crate) struct Watchman {
     rows: Box<Rows>,
     board: Arc<Board>,
     health: Health,
@@ -85,11 +85,11 @@ pub struct Watchman {
 }
 
 impl Watchman {
-    pub fn of_table(board: &Arc<Board>, health: Health, seed: u64) -> Self {
+    pub(crate) fn of_table(board: &Arc<Board>, health: Health, seed: u64) -> Self {
         Self::new(Box::new(Table { board: Arc::clone(board), turn: Mutex::new(()) }), board, health, seed)
     }
 
-    pub fn of_sqlite(
+    pub(crate) fn of_sqlite(
         folder: &Path,
         board: &Arc<Board>,
         health: Health,
@@ -104,7 +104,7 @@ impl Watchman {
         Watchman { rows, board, health, armed: AtomicBool::new(false), random }
     }
 
-    pub fn arm(&self) {
+    pub(crate) fn arm(&self) {
         self.armed.store(true, Ordering::Relaxed);
     }
 

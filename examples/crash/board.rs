@@ -13,43 +13,43 @@ use super::model::{CELLS, KEYS, MAX_VALUE};
 
 /// What is known of the writes of one key by one writer.
 #[repr(C, align(64))]
-pub struct Cell {
+pub(crate) struct Cell {
     /// The highest number that was given to a write.
-    pub issued: AtomicU64,
+    pub(crate) issued: AtomicU64,
     /// The write that was begun last; the same as `acked`: none is in progress.
-    pub pending: AtomicU64,
+    pub(crate) pending: AtomicU64,
     /// The last write that was acknowledged, or found after a kill.
-    pub acked: AtomicU64,
+    pub(crate) acked: AtomicU64,
     /// The version that it got.
-    pub version: AtomicU64,
+    pub(crate) version: AtomicU64,
     /// The highest number that any reader has seen.
-    pub seen: AtomicU64,
+    pub(crate) seen: AtomicU64,
 }
 
 impl Cell {
-    pub fn is_in_progress(&self) -> bool {
+    pub(crate) fn is_in_progress(&self) -> bool {
         self.pending.load(Ordering::Acquire) != self.acked.load(Ordering::Acquire)
     }
 }
 
 /// A row of the table backend: two copies and a word that says which one counts, so that a kill leaves the old or the new.
 #[repr(C, align(64))]
-pub struct Row {
-    pub which: AtomicU64,
-    pub copies: [Copy; 2],
+pub(crate) struct Row {
+    pub(crate) which: AtomicU64,
+    pub(crate) copies: [Copy; 2],
 }
 
 /// A value's length plus one (zero: no row), and its bytes in words.
 #[repr(C)]
-pub struct Copy {
-    pub length: AtomicU64,
-    pub words: [AtomicU64; MAX_VALUE / 8],
+pub(crate) struct Copy {
+    pub(crate) length: AtomicU64,
+    pub(crate) words: [AtomicU64; MAX_VALUE / 8],
 }
 
 /// What is counted on the board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Count {
+pub(crate) enum Count {
     Opened,
     Acks,
     Removes,
@@ -73,12 +73,12 @@ pub enum Count {
     JournalBytes,
 }
 
-pub const COUNTS: usize = Count::JournalBytes as usize + 1;
+pub(crate) const COUNTS: usize = Count::JournalBytes as usize + 1;
 
 /// What must never be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
-pub enum Violation {
+pub(crate) enum Violation {
     Lost = 1,
     RolledBack,
     Ghost,
@@ -93,7 +93,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    pub fn name(code: u64) -> &'static str {
+    pub(crate) fn name(code: u64) -> &'static str {
         match code {
             1 => "an acknowledged write was lost",
             2 => "a read was rolled back",
@@ -112,51 +112,51 @@ impl Violation {
 }
 
 #[repr(C)]
-pub struct Finding {
-    pub what: AtomicU64,
-    pub details: [AtomicU64; 4],
+pub(crate) struct Finding {
+    pub(crate) what: AtomicU64,
+    pub(crate) details: [AtomicU64; 4],
 }
 
-pub const FINDINGS: usize = 16;
+pub(crate) const FINDINGS: usize = 16;
 
 /// How far a child has come.
-pub mod phase {
-    pub const OPENING: u64 = 1;
-    pub const CHECKING: u64 = 2;
-    pub const WORKING: u64 = 3;
+pub(crate) mod phase {
+    pub(crate) const OPENING: u64 = 1;
+    pub(crate) const CHECKING: u64 = 2;
+    pub(crate) const WORKING: u64 = 3;
 }
 
 #[repr(C)]
-pub struct Layout {
-    pub phase: AtomicU64,
+pub(crate) struct Layout {
+    pub(crate) phase: AtomicU64,
     /// How many violations there were; the first ones are told.
-    pub violations: AtomicU64,
-    pub findings: [Finding; FINDINGS],
-    pub counts: [AtomicU64; COUNTS],
+    pub(crate) violations: AtomicU64,
+    pub(crate) findings: [Finding; FINDINGS],
+    pub(crate) counts: [AtomicU64; COUNTS],
     /// The newest version of each key that the backend was given.
-    pub handed: [AtomicU64; KEYS],
-    pub cells: [Cell; CELLS],
-    pub rows: [Row; KEYS],
+    pub(crate) handed: [AtomicU64; KEYS],
+    pub(crate) cells: [Cell; CELLS],
+    pub(crate) rows: [Row; KEYS],
 }
 
 /// A mapped board.
-pub struct Board {
+pub(crate) struct Board {
     map: memmap2::MmapRaw,
 }
 
 impl Board {
     /// Opens the board at a path, or makes an empty one.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         file.set_len(size_of::<Layout>() as u64)?;
         Ok(Board { map: memmap2::MmapOptions::new().len(size_of::<Layout>()).map_raw(&file)? })
     }
 
-    pub fn count(&self, what: Count, more: u64) {
+    pub(crate) fn count(&self, what: Count, more: u64) {
         self.counts[what as usize].fetch_add(more, Ordering::Relaxed);
     }
 
-    pub fn violation(&self, what: Violation, details: [u64; 4]) {
+    pub(crate) fn violation(&self, what: Violation, details: [u64; 4]) {
         let index = self.violations.fetch_add(1, Ordering::SeqCst) as usize;
         if let Some(finding) = self.findings.get(index) {
             for (to, detail) in finding.details.iter().zip(details) {
@@ -167,7 +167,7 @@ impl Board {
     }
 
     /// The first violations, in words.
-    pub fn findings(&self) -> Vec<String> {
+    pub(crate) fn findings(&self) -> Vec<String> {
         let total = self.violations.load(Ordering::SeqCst) as usize;
         let tell = |finding: &Finding| {
             let details: Vec<u64> =
@@ -178,7 +178,7 @@ impl Board {
     }
 
     /// Whether a write was in progress when the child died.
-    pub fn is_mid_write(&self) -> bool {
+    pub(crate) fn is_mid_write(&self) -> bool {
         self.cells.iter().any(Cell::is_in_progress)
     }
 }

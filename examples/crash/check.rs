@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Checks all keys. What is found is the truth from then on: a write that was in progress has happened or has not.
-pub fn all(cache: &Cache<u64, Vec<u8>>, board: &Board) {
+pub(crate) fn all(cache: &Cache<u64, Vec<u8>>, board: &Board) {
     for key in 0..KEYS as u64 {
         let Ok(found) = cache.get(&key) else {
             board.violation(Violation::NoAnswer, [key, 0, 0, 0]);
@@ -117,12 +117,12 @@ fn racing(board: &Board, key: u64, found: Option<[u64; WRITERS]>) {
 }
 
 /// What was promised to a reader before it asked.
-pub struct Before {
+pub(crate) struct Before {
     floor: [u64; WRITERS],
 }
 
 impl Before {
-    pub fn of(board: &Board, key: u64) -> Self {
+    pub(crate) fn of(board: &Board, key: u64) -> Self {
         let floor = |writer| {
             let cell = &board.cells[cell(key, writer)];
             cell.acked.load(Ordering::Acquire).max(cell.seen.load(Ordering::Acquire))
@@ -131,7 +131,7 @@ impl Before {
     }
 
     /// Compares what a read has returned with it, and notes what was seen.
-    pub fn compare(&self, board: &Board, key: u64, found: Option<&Vec<u8>>) {
+    pub(crate) fn compare(&self, board: &Board, key: u64, found: Option<&Vec<u8>>) {
         board.count(Count::LiveReads, 1);
         let fields = match found {
             None => None,

@@ -21,7 +21,7 @@ use super::{
 const ORPHANED: Duration = Duration::from_secs(60);
 
 /// Never returns in a process that was started as a child.
-pub fn be_a_child_if_told() {
+pub(crate) fn be_a_child_if_told() {
     let Ok(text) = std::env::var(VARIABLE) else { return };
     let life = Life::from_text(&text).unwrap_or_else(|| {
         eprintln!("no such life: {text}");

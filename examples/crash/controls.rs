@@ -11,17 +11,17 @@ use super::{
 };
 
 /// How many kills a broken rule may take.
-pub const LIMIT: u64 = 500;
+pub(crate) const LIMIT: u64 = 500;
 
 /// Rules that no kill can show, and what shows them instead.
-pub const NOT_BY_KILLS: &[(&str, &str)] = &[
+pub(crate) const NOT_BY_KILLS: &[(&str, &str)] = &[
     ("sync", "loss of power"),
     ("sync-before-batch", "loss of power"),
     ("sync-before-reuse", "loss of power"),
 ];
 
 /// Runs all of them. The table of what was found, or of what was not noticed.
-pub fn run_all(seed: u64) -> Result<String, String> {
+pub(crate) fn run_all(seed: u64) -> Result<String, String> {
     let mut table = String::from(
         "| rule that was left out | kills until noticed | what was noticed first |\n|---|---|---|\n",
     );

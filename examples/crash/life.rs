@@ -5,37 +5,37 @@ use std::path::{Path, PathBuf};
 use super::backend::Health;
 
 /// The variable that makes this program a child.
-pub const VARIABLE: &str = "WRITEBACK_CRASH_LIFE";
+pub(crate) const VARIABLE: &str = "WRITEBACK_CRASH_LIFE";
 
 /// Which database is behind the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Database {
+pub(crate) enum Database {
     Table,
     Sqlite,
 }
 
 /// Everything that a child has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Life {
-    pub folder: PathBuf,
-    pub database: Database,
-    pub health: Health,
-    pub seed: u64,
-    pub capacity: usize,
+pub(crate) struct Life {
+    pub(crate) folder: PathBuf,
+    pub(crate) database: Database,
+    pub(crate) health: Health,
+    pub(crate) seed: u64,
+    pub(crate) capacity: usize,
     /// One in so many writes goes to a key that all overwrite.
-    pub races: u64,
+    pub(crate) races: u64,
     /// Sync every millisecond instead of never.
-    pub syncs: bool,
+    pub(crate) syncs: bool,
     /// Check, flush, close: nobody kills this one.
-    pub last: bool,
+    pub(crate) last: bool,
 }
 
 impl Life {
-    pub fn board(folder: &Path) -> PathBuf {
+    pub(crate) fn board(folder: &Path) -> PathBuf {
         folder.join("board")
     }
 
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let health = match self.health {
             Health::Well => 0,
             Health::Flaky => 1,
@@ -54,7 +54,7 @@ impl Life {
         )
     }
 
-    pub fn from_text(text: &str) -> Option<Self> {
+    pub(crate) fn from_text(text: &str) -> Option<Self> {
         let mut parts = text.splitn(8, ' ');
         let mut number = || parts.next()?.parse::<u64>().ok();
         let database = if number()? == 1 { Database::Sqlite } else { Database::Table };

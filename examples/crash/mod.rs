@@ -13,11 +13,11 @@ mod life;
 mod model;
 mod options;
 mod parent;
+mod spots;
 mod tally;
 mod work;
 
-#[allow(unused_imports, reason = "the example needs one half of it and the test the other")]
-pub use self::{
+pub(crate) use self::{
     child::be_a_child_if_told,
     controls::run_all as run_controls,
     options::{Options, command_line},

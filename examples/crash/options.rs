@@ -4,23 +4,25 @@ use std::{path::PathBuf, process::ExitCode};
 
 use writeback::faults::{POINTS, RULES};
 
-use super::{life::Database, parent};
+use super::{controls, life::Database, parent};
 
 /// What a run does.
 #[derive(Debug, Clone)]
-pub struct Options {
-    pub kills: u64,
-    pub seed: u64,
-    pub databases: Vec<Database>,
+pub(crate) struct Options {
+    pub(crate) kills: u64,
+    pub(crate) seed: u64,
+    pub(crate) databases: Vec<Database>,
     /// Die only there.
-    pub point: Option<&'static str>,
+    pub(crate) point: Option<&'static str>,
     /// Leave this rule out.
-    pub rule: Option<&'static str>,
-    pub expect_failure: bool,
+    pub(crate) rule: Option<&'static str>,
+    pub(crate) expect_failure: bool,
+    /// Break each rule in turn instead.
+    pub(crate) controls: bool,
     /// Where the files are made; by default in memory, if there is such a place.
-    pub folder: Option<PathBuf>,
+    pub(crate) folder: Option<PathBuf>,
     /// Tell how far it is.
-    pub progress: bool,
+    pub(crate) progress: bool,
 }
 
 impl Default for Options {
@@ -32,6 +34,7 @@ impl Default for Options {
             point: None,
             rule: None,
             expect_failure: false,
+            controls: false,
             folder: None,
             progress: false,
         }
@@ -39,7 +42,7 @@ impl Default for Options {
 }
 
 const USAGE: &str = "options: --kills N, --seed N, --backend table|sqlite|both, --point NAME|all, --rule NAME, \
-                     --expect-failure, --folder PATH, --list";
+                     --expect-failure, --controls, --folder PATH, --list";
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
@@ -52,6 +55,7 @@ impl Options {
                 "--seed" => options.seed = number(value()?)?,
                 "--folder" => options.folder = Some(value()?.into()),
                 "--expect-failure" => options.expect_failure = true,
+                "--controls" => options.controls = true,
                 "--backend" => {
                     options.databases = match value()?.as_str() {
                         "table" => vec![Database::Table],
@@ -84,7 +88,7 @@ fn listed(names: &[&'static str], name: &str) -> Result<&'static str, String> {
 }
 
 /// The long mode.
-pub fn command_line() -> ExitCode {
+pub(crate) fn command_line() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(text) => {
@@ -92,6 +96,18 @@ pub fn command_line() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.controls {
+        return match controls::run_all(options.seed) {
+            Ok(table) => {
+                println!("{table}");
+                ExitCode::SUCCESS
+            }
+            Err(table) => {
+                println!("FAILED: {table}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let outcome = parent::run(&options);
     let failed = match &outcome {
         Ok(tally) => {

@@ -19,6 +19,7 @@ use super::{
     life::{Database, Life, VARIABLE},
     model::Random,
     options::Options,
+    spots,
     tally::{End, Tally},
 };
 
@@ -33,39 +34,15 @@ const SQLITE_SHARE: u64 = 10;
 
 const SIGKILL: i32 = 9;
 
-/// Places where a rule protects a moment that chance alone meets too seldom: where threads stall, where the child dies,
-/// and after what.
-const TIGHT_SPOTS: &[(&str, &str, &str)] = &[
-    // A writer that has looked at the epoch and comes late.
-    ("window: looked", "prepare", "own stall"),
-    ("window: looked", "checkpoint: retired", "stall"),
-    // A writer in its window while others go on in the next epoch.
-    ("window: entered", "checkpoint: retired", "stall"),
-    ("window: entered", "checkpoint: epoch again", "stall"),
-    ("pend", "checkpoint: retired", "stall"),
-    ("put: published", "checkpoint: retired", "stall"),
-    ("put: queued", "checkpoint: retired", "stall"),
-    // Attempts that lose, and what goes over their records.
-    ("pend", "put: refused", ""),
-    ("pend", "pend: header", "own stall"),
-    ("pend", "prepare: payload", "put: refused"),
-    ("pend", "prepare: shape", "put: refused"),
-    // A reader that helps, late.
-    ("put: published,help: marked", "prepare", "stall"),
-    ("put: queued,help: marked", "segment: cleared", "stall"),
-    ("put: queued,help: marked", "checkpoint: segments returned", "stall"),
-    ("put: published,put: queued", "help: live", ""),
-];
-
 /// A run that has found something.
 #[derive(Debug)]
-pub struct Failure {
-    pub kills: u64,
-    pub what: Vec<String>,
+pub(crate) struct Failure {
+    pub(crate) kills: u64,
+    pub(crate) what: Vec<String>,
 }
 
 /// Kills as often as is asked for. `Err`: a promise was broken.
-pub fn run(options: &Options) -> Result<Tally, Failure> {
+pub(crate) fn run(options: &Options) -> Result<Tally, Failure> {
     let mut tally = Tally::new();
     let failed = |tally: &Tally, what: Vec<String>| Failure { kills: tally.kills, what };
     let folder = folder(options).map_err(|error| failed(&tally, vec![error.to_string()]))?;
@@ -234,16 +211,12 @@ impl<'o> World<'o> {
         };
         let life = self.life(health, false);
         let mut faults = Vec::new();
-        if self.options.point.is_none() && self.random.one_in(3) {
-            let (stall, crash, since) = TIGHT_SPOTS[self.random.below(TIGHT_SPOTS.len() as u64) as usize];
-            faults.push(("WRITEBACK_STALL_AT", stall.to_owned()));
-            faults.push(("WRITEBACK_STALL_PERMILLE", (1 << self.random.below(8)).to_string()));
-            faults.push(("WRITEBACK_STALL_MICROS", (200 + self.random.below(8_000)).to_string()));
-            faults.push(("WRITEBACK_CRASH_AT", crash.to_owned()));
-            faults.push(("WRITEBACK_CRASH_AFTER", self.random.below(3).to_string()));
-            faults.push(("WRITEBACK_CRASH_SINCE", since.to_owned()));
+        if self.options.point.is_none()
+            && let Some(spot) = spots::choose(self.options.rule, &mut self.random)
+        {
+            faults.extend(spot.faults(&mut self.random));
             let mut child = self.spawn(&life, &faults)?;
-            let point = POINTS.iter().position(|point| *point == crash).unwrap_or(0);
+            let point = POINTS.iter().position(|point| *point == spot.crash).unwrap_or(0);
             return self.await_point(&mut child, point);
         }
         let point = match self.options.point {

@@ -8,7 +8,7 @@ use super::board::{COUNTS, Count};
 
 /// How a life ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// By its own hand at this point.
     Point(usize),
     /// By the parent's, while it was opening or checking.
@@ -18,21 +18,21 @@ pub enum End {
 }
 
 #[derive(Debug, Clone)]
-pub struct Tally {
-    pub kills: u64,
-    pub early: u64,
-    pub working: u64,
-    pub at_points: Vec<u64>,
-    pub mid_write: u64,
-    pub drains: u64,
-    pub counts: [u64; COUNTS],
+pub(crate) struct Tally {
+    pub(crate) kills: u64,
+    pub(crate) early: u64,
+    pub(crate) working: u64,
+    pub(crate) at_points: Vec<u64>,
+    pub(crate) mid_write: u64,
+    pub(crate) drains: u64,
+    pub(crate) counts: [u64; COUNTS],
     /// Of the table and of the SQLite file.
-    pub by_database: [u64; 2],
-    pub took: Duration,
+    pub(crate) by_database: [u64; 2],
+    pub(crate) took: Duration,
 }
 
 impl Tally {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Tally {
             kills: 0,
             early: 0,
@@ -46,7 +46,7 @@ impl Tally {
         }
     }
 
-    pub fn ended(&mut self, end: End, mid_write: bool) {
+    pub(crate) fn ended(&mut self, end: End, mid_write: bool) {
         self.kills += 1;
         self.mid_write += u64::from(mid_write);
         match end {
@@ -89,7 +89,7 @@ impl Tally {
     }
 
     /// What has to happen in a run and did not happen in this one.
-    pub fn zeros(&self) -> Vec<String> {
+    pub(crate) fn zeros(&self) -> Vec<String> {
         let rows = self.rows().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name.to_owned());
         let points = POINTS.iter().zip(&self.at_points).filter(|(_, hits)| **hits == 0);
         rows.chain(points.map(|(name, _)| format!("a kill at `{name}`"))).collect()

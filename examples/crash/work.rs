@@ -15,23 +15,23 @@ use super::{
 
 type Entries = Cache<u64, Vec<u8>>;
 
-pub struct Writer {
-    pub cache: Entries,
-    pub board: Arc<Board>,
-    pub index: usize,
+pub(crate) struct Writer {
+    pub(crate) cache: Entries,
+    pub(crate) board: Arc<Board>,
+    pub(crate) index: usize,
     /// How many of its own keys it uses.
-    pub keys: usize,
+    pub(crate) keys: usize,
     /// One in so many writes goes to a key that all overwrite.
-    pub races: u64,
-    pub random: Random,
+    pub(crate) races: u64,
+    pub(crate) random: Random,
 }
 
 impl Writer {
-    pub fn run(mut self) {
+    pub(crate) fn run(mut self) {
         // One with a lane of its own for sure, the others as it comes.
         let handle = if self.index == 0 { self.cache.handle().ok() } else { None };
         loop {
-            let others = if self.random.one_in(self.races) { 2 } else { self.random.below(10) / 9 };
+            let others = if self.random.one_in(self.races) { 2 } else { self.random.below(8) / 7 };
             match others {
                 0 => {
                     let nth = self.random.below(self.keys as u64) as usize;
@@ -143,7 +143,7 @@ impl Writer {
 }
 
 /// Reads until it is killed.
-pub fn read(cache: &Entries, board: &Board, keys: usize, mut random: Random) {
+pub(crate) fn read(cache: &Entries, board: &Board, keys: usize, mut random: Random) {
     loop {
         // Mostly what is written right now.
         let key = match random.below(4) {

@@ -264,6 +264,7 @@ where
                             was_announced,
                         });
                     }
+                    fault::point("put: lost");
                 }
                 Probe::Vacant(vacancy) => {
                     if let Expect::Version(_) = expect {
@@ -292,7 +293,10 @@ where
                                 was_announced: true,
                             });
                         }
-                        Err(()) => *credit = Some(paid),
+                        Err(()) => {
+                            fault::point("put: lost");
+                            *credit = Some(paid);
+                        }
                     }
                 }
                 Probe::Full => return Err(Refused::NoRoom),
