@@ -122,6 +122,7 @@ mod on {
         "leave-after-queue",
         "epoch-follows-version",
         "forget-after-retired",
+        "update-expects-version",
         // The flusher.
         "clean-after-answer",
         "clean-exact-version",
@@ -137,6 +138,7 @@ mod on {
         "dead-by-epoch",
         "pending-is-nothing",
         "highest-version-wins",
+        "epochs-go-on",
         // Loss of power: no kill can show these.
         "sync",
         "sync-before-batch",

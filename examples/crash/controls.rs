@@ -36,7 +36,9 @@ pub(crate) fn run_all(seed: u64) -> Result<String, String> {
         };
         let (kills, what) = match run(&options) {
             Err(Failure { kills, what }) => {
-                ((kills + 1).to_string(), what.first().cloned().unwrap_or_default())
+                // One line of the table: the first finding, and what the child has said if it died of it.
+                let what = what.iter().take(2).flat_map(|what| what.lines().take(1)).collect::<Vec<_>>();
+                ((kills + 1).to_string(), what.join(": "))
             }
             Ok(_) => {
                 unnoticed.push(rule);

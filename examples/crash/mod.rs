@@ -17,9 +17,6 @@ mod spots;
 mod tally;
 mod work;
 
-pub(crate) use self::{
-    child::be_a_child_if_told,
-    controls::run_all as run_controls,
-    options::{Options, command_line},
-    parent::run,
-};
+pub(crate) use self::{child::be_a_child_if_told, options::command_line};
+#[allow(unused_imports, reason = "for the test, which has no command line")]
+pub(crate) use self::{controls::run_all as run_controls, options::Options, parent::run};
