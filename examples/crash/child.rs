@@ -1,9 +1,10 @@
 //! A life: open, check, work until killed.
 
 use std::{
+    os::unix::process::parent_id,
     sync::{Arc, atomic::Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use writeback::{Cache, JournalSync};
@@ -16,9 +17,6 @@ use super::{
     model::{OWN, Random, WRITERS},
     work::{Writer, read},
 };
-
-/// No parent lets a child live for so long.
-const ORPHANED: Duration = Duration::from_secs(60);
 
 /// Never returns in a process that was started as a child.
 pub(crate) fn be_a_child_if_told() {
@@ -97,12 +95,12 @@ fn live(life: &Life) -> Result<(), Box<dyn std::error::Error>> {
     }
     let (reader, seen, dice) = (cache.clone(), Arc::clone(&board), Random::new(random.next()));
     thread::spawn(move || read(&reader, &seen, keys, dice));
-    let start = Instant::now();
-    while start.elapsed() < ORPHANED {
+    let parent = parent_id();
+    while parent_id() == parent {
         tell(&cache, &board, life.health);
         thread::sleep(Duration::from_micros(300));
     }
-    Err("nobody has killed this one".into())
+    Err("the parent is gone".into())
 }
 
 /// Puts the cache's own statistics on the board: they die with it.

@@ -35,11 +35,7 @@ pub(crate) fn run_all(seed: u64) -> Result<String, String> {
             ..Options::default()
         };
         let (kills, what) = match run(&options) {
-            Err(Failure { kills, what }) => {
-                // One line of the table: the first finding, and what the child has said if it died of it.
-                let what = what.iter().take(2).flat_map(|what| what.lines().take(1)).collect::<Vec<_>>();
-                ((kills + 1).to_string(), what.join(": "))
-            }
+            Err(Failure { kills, what }) => ((kills + 1).to_string(), in_short(&what)),
             Ok(_) => {
                 unnoticed.push(rule);
                 (format!("not within {LIMIT}"), String::new())
@@ -48,4 +44,15 @@ pub(crate) fn run_all(seed: u64) -> Result<String, String> {
         let _ = writeln!(table, "| {rule} | {kills} | {what} |");
     }
     if unnoticed.is_empty() { Ok(table) } else { Err(format!("{table}\nnot noticed: {unnoticed:?}")) }
+}
+
+/// The first finding; of a child that has refused to go on also what it has said, without where its files were.
+fn in_short(what: &[String]) -> String {
+    let first = what.first().cloned().unwrap_or_default();
+    let said = what.get(1).filter(|_| first.contains("by itself")).and_then(|said| said.lines().next());
+    let said = said.map(|said| said.rsplit_once(".journal ").map_or(said, |(_, rest)| rest));
+    match said.map(|said| said.split(';').next().unwrap_or(said)) {
+        Some(said) => format!("{first}: the journal {said}"),
+        None => first,
+    }
 }

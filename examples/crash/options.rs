@@ -11,6 +11,8 @@ use super::{controls, life::Database, parent};
 pub(crate) struct Options {
     pub(crate) kills: u64,
     pub(crate) seed: u64,
+    /// How many tables to work on at a time.
+    pub(crate) jobs: u64,
     pub(crate) databases: Vec<Database>,
     /// Die only there.
     pub(crate) point: Option<&'static str>,
@@ -30,6 +32,7 @@ impl Default for Options {
         Options {
             kills: 2_000,
             seed: 1,
+            jobs: 1,
             databases: vec![Database::Table, Database::Sqlite],
             point: None,
             rule: None,
@@ -41,7 +44,7 @@ impl Default for Options {
     }
 }
 
-const USAGE: &str = "options: --kills N, --seed N, --backend table|sqlite|both, --point NAME|all, --rule NAME, \
+const USAGE: &str = "options: --kills N, --seed N, --jobs N, --backend table|sqlite|both, --point NAME|all, --rule NAME, \
                      --expect-failure, --controls, --folder PATH, --list";
 
 impl Options {
@@ -52,6 +55,7 @@ impl Options {
             let number = |text: String| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
             match argument.as_str() {
                 "--kills" => options.kills = number(value()?)?,
+                "--jobs" => options.jobs = number(value()?)?,
                 "--seed" => options.seed = number(value()?)?,
                 "--folder" => options.folder = Some(value()?.into()),
                 "--expect-failure" => options.expect_failure = true,

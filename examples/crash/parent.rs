@@ -6,7 +6,7 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -23,8 +23,11 @@ use super::{
     tally::{End, Tally},
 };
 
-/// How long a child may take to open and check, or to drain.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How often to look whether a child has opened and checked, or drained. Counted and not timed: on a machine that was
+/// suspended, or has better things to do, no child hangs.
+const PATIENCE: u32 = 200_000;
+/// How long to wait between two looks.
+const PAUSE: Duration = Duration::from_micros(150);
 /// How long a child has to come by the point at which it is to die.
 const POINT_PATIENCE: Duration = Duration::from_millis(40);
 /// After so many kills everything is drained and compared.
@@ -43,41 +46,62 @@ pub(crate) struct Failure {
 
 /// Kills as often as is asked for. `Err`: a promise was broken.
 pub(crate) fn run(options: &Options) -> Result<Tally, Failure> {
-    let mut tally = Tally::new();
-    let failed = |tally: &Tally, what: Vec<String>| Failure { kills: tally.kills, what };
-    let folder = folder(options).map_err(|error| failed(&tally, vec![error.to_string()]))?;
+    let folder = folder(options).map_err(|error| Failure { kills: 0, what: vec![error.to_string()] })?;
     let start = Instant::now();
-    let shares = match *options.databases {
-        [only] => vec![(only, options.kills)],
-        _ => {
-            let sqlite = options.kills / SQLITE_SHARE;
-            vec![(Database::Sqlite, sqlite), (Database::Table, options.kills - sqlite)]
-        }
-    };
-    let mut outcome = Ok(());
-    for (database, kills) in shares {
-        let world = World::new(&folder, database, options);
-        outcome = world.and_then(|mut world| world.run(kills, &mut tally));
-        if outcome.is_err() {
-            break;
-        }
+    let stop = AtomicBool::new(false);
+    let outcomes: Vec<(Tally, Result<(), Found>)> = thread::scope(|scope| {
+        let shares = shares(options).into_iter().enumerate();
+        let runs: Vec<_> = shares
+            .map(|(index, (database, kills))| {
+                let (folder, stop) = (folder.join(format!("{database:?}-{index}")), &stop);
+                let run = move || {
+                    let mut tally = Tally::new();
+                    let world = World::new(folder, database, options, index as u64);
+                    let outcome = world.and_then(|mut world| world.run(kills, &mut tally, stop));
+                    if outcome.is_err() {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    (tally, outcome)
+                };
+                scope.spawn(run)
+            })
+            .collect();
+        let gone = || (Tally::new(), Err(vec!["a thread of the parent panicked".to_owned()]));
+        runs.into_iter().map(|run| run.join().unwrap_or_else(|_| gone())).collect()
+    });
+    let (mut tally, mut found) = (Tally::new(), Vec::new());
+    for (one, outcome) in outcomes {
+        tally.add(&one);
+        found.extend(outcome.err().unwrap_or_default());
     }
     tally.took = start.elapsed();
-    match outcome {
-        Ok(()) => {
-            let _ = fs::remove_dir_all(&folder);
-            Ok(tally)
-        }
-        // With a broken rule that is what was wanted; else the files are what there is to look at.
-        Err(what) => {
-            if options.rule.is_some() {
-                let _ = fs::remove_dir_all(&folder);
-            } else {
-                eprintln!("the files are in {}", folder.display());
-            }
-            Err(failed(&tally, what))
+    // With a broken rule something was wanted; else the files are what there is to look at.
+    if found.is_empty() || options.rule.is_some() {
+        let _ = fs::remove_dir_all(&folder);
+    } else {
+        eprintln!("the files are in {}", folder.display());
+    }
+    if found.is_empty() { Ok(tally) } else { Err(Failure { kills: tally.kills, what: found }) }
+}
+
+/// Who kills how often over what: each job is a journal and a database of its own.
+fn shares(options: &Options) -> Vec<(Database, u64)> {
+    let (mut shares, mut table) = (Vec::new(), options.kills);
+    match *options.databases {
+        [Database::Sqlite] => return vec![(Database::Sqlite, options.kills)],
+        [Database::Table] => {}
+        _ => {
+            let sqlite = options.kills / SQLITE_SHARE;
+            shares.push((Database::Sqlite, sqlite));
+            table -= sqlite;
         }
     }
+    for left in (1..=options.jobs.max(1)).rev() {
+        let share = table / left;
+        shares.push((Database::Table, share));
+        table -= share;
+    }
+    shares
 }
 
 /// A new folder, in memory if the machine has such a place: kills do not need a disk.
@@ -110,21 +134,23 @@ struct World<'o> {
 type Found = Vec<String>;
 
 impl<'o> World<'o> {
-    fn new(folder: &Path, database: Database, options: &'o Options) -> Result<Self, Found> {
-        let folder = folder.join(format!("{database:?}"));
+    fn new(folder: PathBuf, database: Database, options: &'o Options, index: u64) -> Result<Self, Found> {
         let make = || {
             fs::create_dir_all(&folder)?;
             Board::open(&Life::board(&folder))
         };
         let board = make().map_err(|error| vec![error.to_string()])?;
-        let random = Random::new(options.seed ^ (database == Database::Sqlite) as u64);
+        let random = Random::new(options.seed ^ index << 32);
         // What a life passes once, and what it passes all the time.
         let passes = POINTS.iter().map(|point| if point.starts_with("recovery") { 1 } else { 32 }).collect();
         Ok(World { board, folder, database, options, random, passes, hits: vec![0; POINTS.len()] })
     }
 
-    fn run(&mut self, kills: u64, tally: &mut Tally) -> Result<(), Found> {
+    fn run(&mut self, kills: u64, tally: &mut Tally, stop: &AtomicBool) -> Result<(), Found> {
         for kill in 1..=kills {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
             let ended = self.kill_one();
             let mid_write = self.board.is_mid_write();
             self.harvest(tally);
@@ -241,7 +267,7 @@ impl<'o> World<'o> {
             // While it opens and checks, mostly.
             thread::sleep(Duration::from_micros(self.random.below(4_000)));
         } else {
-            self.await_work(&mut child, Instant::now() + PATIENCE)?;
+            self.await_work(&mut child)?;
             thread::sleep(Duration::from_micros(self.random.below(8_000)));
         }
         self.kill(&mut child)
@@ -260,8 +286,8 @@ impl<'o> World<'o> {
     }
 
     /// Waits until the child works. `Ok(false)`: it has killed itself before.
-    fn await_work(&self, child: &mut Child, until: Instant) -> Result<bool, Found> {
-        loop {
+    fn await_work(&self, child: &mut Child) -> Result<bool, Found> {
+        for _ in 0..PATIENCE {
             if self.board.phase.load(Ordering::Acquire) >= phase::WORKING {
                 return Ok(true);
             }
@@ -269,24 +295,22 @@ impl<'o> World<'o> {
                 self.must_be_killed(status)?;
                 return Ok(false);
             }
-            if Instant::now() > until {
-                let _ = child.kill();
-                let _ = child.wait();
-                let phase = self.board.phase.load(Ordering::Acquire);
-                return Err(vec![format!("the child hung in phase {phase}")]);
-            }
-            thread::sleep(Duration::from_micros(100));
+            thread::sleep(PAUSE);
         }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(vec![format!("the child hung in phase {}", self.board.phase.load(Ordering::Acquire))])
     }
 
     /// Waits until the child has killed itself at its point, and kills it if it does not come by there.
     fn await_point(&mut self, child: &mut Child, point: usize) -> Result<End, Found> {
-        let worked = self.await_work(child, Instant::now() + PATIENCE)?;
+        let mut works = self.await_work(child)?;
         let until = Instant::now() + POINT_PATIENCE;
-        while worked {
+        while works {
             if let Some(status) = self.status(child)? {
                 self.must_be_killed(status)?;
-                break;
+                works = false;
+                continue;
             }
             if Instant::now() > until {
                 // It may still get there first; then it counts as ours.
@@ -327,8 +351,7 @@ impl<'o> World<'o> {
     fn drain(&mut self) -> Result<(), Found> {
         let life = self.life(Health::Well, true);
         let mut child = self.spawn(&life, &[])?;
-        let until = Instant::now() + PATIENCE;
-        loop {
+        for _ in 0..PATIENCE {
             match self.status(&mut child)? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => {
@@ -337,13 +360,11 @@ impl<'o> World<'o> {
                     found.extend(self.last_words());
                     return Err(found);
                 }
-                None if Instant::now() > until => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return Err(vec!["draining hung".to_owned()]);
-                }
-                None => thread::sleep(Duration::from_micros(300)),
+                None => thread::sleep(PAUSE),
             }
         }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(vec!["draining hung".to_owned()])
     }
 }

@@ -56,6 +56,22 @@ impl Tally {
         }
     }
 
+    /// Adds what another journal and database have seen.
+    pub(crate) fn add(&mut self, other: &Tally) {
+        self.kills += other.kills;
+        self.early += other.early;
+        self.working += other.working;
+        self.mid_write += other.mid_write;
+        self.drains += other.drains;
+        let sum = |to: &mut [u64], from: &[u64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        sum(&mut self.at_points, &other.at_points);
+        sum(&mut self.by_database, &other.by_database);
+        let gauge = Count::JournalBytes as usize;
+        let largest = self.counts[gauge].max(other.counts[gauge]);
+        sum(&mut self.counts, &other.counts);
+        self.counts[gauge] = largest;
+    }
+
     fn rows(&self) -> Vec<(&'static str, u64)> {
         let count = |what: Count| self.counts[what as usize];
         vec![
