@@ -17,7 +17,10 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::{
+    fault,
+    sync::{AtomicU64, Ordering, fence},
+};
 
 const COUNT_BITS: u32 = 20;
 
@@ -62,6 +65,13 @@ pub(crate) struct Running(CachePadded<AtomicU64>);
 impl Running {
     pub(crate) fn new() -> Self {
         Running(CachePadded::new(AtomicU64::new(0)))
+    }
+}
+
+impl Running {
+    /// The epoch of the open window, for its owner.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -115,6 +125,7 @@ impl Epochs {
         // Acquire, both loads: who opens a window in a new epoch has seen all that came before that epoch began, the
         // `closed` flag among it. Pairs with the Release in `Checkpoint::begin`.
         let mut epoch = self.current.load(Ordering::Acquire);
+        fault::point("window: looked");
         loop {
             // Release: a checkpoint that sees this window sees what the windows before it did; the store that closed the
             // last one would no longer say so.
@@ -127,8 +138,9 @@ impl Epochs {
             if !cfg!(mutant = "enter_fence") {
                 fence(Ordering::SeqCst);
             }
+            fault::point("window: open");
             let again = self.current.load(Ordering::Acquire);
-            if again == epoch || cfg!(mutant = "enter_once") {
+            if again == epoch || cfg!(mutant = "enter_once") || fault::broken("enter-looks-again") {
                 return Window { running: &running.0, epoch };
             }
             epoch = again;
@@ -143,7 +155,7 @@ impl Epochs {
 
     /// Whether an entry with this version may leave the table, if it is clean.
     pub(crate) fn may_forget(&self, version: u64) -> bool {
-        epoch_of(version) < self.retired()
+        epoch_of(version) < self.retired() || fault::broken("forget-after-retired")
     }
 }
 
@@ -187,7 +199,7 @@ impl Checkpoint {
             // Acquire: pairs with the Release in `Window::drop` and `Epochs::enter`; what the writer announced is there to
             // be collected.
             let epoch = running(lane).0.load(Ordering::Acquire);
-            epoch != 0 && epoch < target
+            epoch != 0 && epoch < target && !fault::broken("writers-pass-first")
         });
         self.waiting.is_empty()
     }

@@ -40,6 +40,13 @@ pub use error::{Error, HandleError, OpenError};
 pub use journal::{Damage, DamageKind, JournalError, JournalSync};
 pub use stats::{JournalStats, Stats};
 
+/// The names of the crash points and of the rules that can be switched off; see `docs/reliability.md`.
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub mod faults {
+    pub use crate::fault::{POINTS, RULES};
+}
+
 /// Models of the lock-free parts, of the code as it is in this crate; see `loom-tests/README.md`.
 #[cfg(all(test, crossbeam_loom))]
 #[path = "../loom-tests/models/mod.rs"]

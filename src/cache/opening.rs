@@ -13,6 +13,7 @@ use super::journaled::Wanted;
 use crate::{
     Backend, BackendError, Batch, Change, Damage, JournalError, Op, OpenError,
     epochs::Epochs,
+    fault,
     journal::{
         Journal, Keeping,
         file::{self, Opened},
@@ -57,6 +58,9 @@ pub(super) struct Contents<'a> {
 impl Contents<'_> {
     /// The epochs go on after all that the journal has seen.
     pub(super) fn epochs(&self) -> Epochs {
+        if fault::broken("epochs-go-on") {
+            return Epochs::starting_at(self.scan.retired.max(1), self.scan.retired.max(1));
+        }
         Epochs::starting_at(self.scan.newest_epoch + 1, self.scan.retired.max(1))
     }
 }
@@ -107,6 +111,7 @@ pub(super) fn with_journal<K, V, R>(
     };
     let unreadable = |unreadable| JournalError::unreadable(&wanted.path, unreadable);
     let Opened { mut file, bytes } = file::open(&wanted)?;
+    fault::point("recovery: opened");
     let mut scan = recover::scan(&bytes).map_err(unreadable)?;
     let made;
     if !file::fits(&scan, &wanted)? {
@@ -114,6 +119,7 @@ pub(super) fn with_journal<K, V, R>(
         scan = recover::scan(&made).map_err(unreadable)?;
     }
     check_note(backend, Some(scan.identity.salt))?;
+    fault::point("recovery: scanned");
     let is_foreign = scan.identity.backend != crate::journal::stored_name(&wanted.backend);
     let is_inconsistent =
         (is_foreign && !scan.live.is_empty()) || scan.is_damaged(file::rebooted_since(scan.boot));
@@ -130,6 +136,7 @@ pub(super) fn with_journal<K, V, R>(
             journal.counters.growth_errors.fetch_add(1, Ordering::Relaxed);
         }
     }
+    fault::point("recovery: mapped");
     journal.counters.recovered.store(scan.live.len() as u64, Ordering::Relaxed);
     journal.counters.damages.store(scan.damage.len() as u64, Ordering::Relaxed);
     journal.counters.is_inconsistent.store(is_inconsistent, Ordering::Relaxed);
@@ -171,6 +178,7 @@ where
         }
     }
     drop(shared);
+    fault::point("recovery: restored");
     for chunk in excess.chunks(batch_size) {
         let op = |record: &&Record<'_>| {
             let (key, value) = decode(record)?;
@@ -182,6 +190,7 @@ where
             excess: excess.len(),
             source,
         })?;
+        fault::point("recovery: written through");
     }
     if is_inconsistent {
         tracing::warn!(
@@ -218,6 +227,7 @@ pub(super) fn take_over<K, V, S>(
     let Some(journaling) = &store.journal else { return Ok(None) };
     let journal = &journaling.journal;
     journal.claim();
+    fault::point("recovery: claimed");
     let Some(marker) = backend.journal_note() else { return Ok(None) };
     let failed =
         |source| JournalError::Io { path: marker.clone(), doing: "noting beside the database", source };

@@ -71,6 +71,7 @@ impl Dead {
         let give = move || {
             if let Some(journal) = journal.upgrade() {
                 journal.space().give(&segments);
+                fault::point("checkpoint: segments returned");
             }
             note.store(true, Ordering::Relaxed);
             if let Some(room) = room.upgrade() {
@@ -106,6 +107,16 @@ where
         fault::point("checkpoint: begun");
         self.store.wants_checkpoint.store(false, Ordering::Relaxed);
         self.has_cleaned = false;
+        if fault::broken("copy-after-scan")
+            && let Some(journal) = self.journal()
+        {
+            self.collect();
+            self.pending.begin_cut();
+            let target = self.checkpoint.target();
+            let mut cut = Cut { target, copies_all: true, heals: false, needs_sync: false, sync: None };
+            self.copy_debtors(&journal, &mut cut);
+            self.pending.end_cut();
+        }
     }
 
     /// Whether a checkpoint would retire something, or somebody hopes so.
@@ -147,6 +158,7 @@ where
     /// No writer is in an epoch before the target any more, and all that they wrote can be collected.
     fn writers_have_passed(&mut self) {
         self.checkpointed_at = Instant::now();
+        fault::point("checkpoint: passed");
         let journal = self.journal();
         if self.draining == Some(false) {
             // Every writer that did not see `closed` has announced what it wrote.
@@ -204,6 +216,7 @@ where
         self.store.epochs.retire(cut.target);
         self.pending.end_cut();
         let segments = journal.space().retire(cut.target);
+        fault::point("checkpoint: segments dead");
         if !segments.is_empty() {
             let count = segments.len();
             let mut dead = Dead { segments, count, stage: Stage::Syncing(0) };

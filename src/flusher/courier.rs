@@ -87,10 +87,11 @@ impl<K, V> Courier<K, V> {
 
     /// Hands a batch to the backend. Whatever that does, there is one answer for each operation afterwards.
     fn deliver(&self, batch: Batch<K, V>) -> Delivered<K, V> {
+        fault::point("flush: copied");
         if let Some(journal) = &self.journal {
             journal.sync_before_batch();
         }
-        fault::point("flush: copied");
+        fault::point("flush: synced");
         let answers = catch_unwind(AssertUnwindSafe(|| self.backend.apply(&batch)));
         fault::point("flush: applied");
         let panicked = answers.is_err();

@@ -328,14 +328,18 @@ where
 
     /// Sends one batch off. `false`: nothing of what was queued is dirty any more.
     fn send(&mut self, trigger: Trigger, now: Duration) -> bool {
-        let (taken, batch) = self.fill(trigger, now);
+        let (mut taken, batch) = self.fill(trigger, now);
         if batch.is_empty() {
-            return !taken.is_empty();
+            return false;
         }
         let counters = &self.desk.counters;
         counters.in_flight.set(batch.len() as u64);
         counters.batches.add(1);
         counters.by_trigger[trigger as usize].add(1);
+        if fault::broken("clean-after-answer") {
+            self.settle(&taken, &batch, vec![Ok(()); batch.len()], now);
+            taken.clear();
+        }
         self.away = Some(Away { taken, copied_at: now, since: Instant::now() });
         self.courier.send(batch);
         true
@@ -415,6 +419,9 @@ where
                     stored += 1;
                     let cleaned = self.store.mark_clean(taken.at, op.version(), &self.local.pin());
                     match cleaned {
+                        Cleaned::Superseded if fault::broken("superseded-is-queued") => {
+                            self.pending.settled(taken.at);
+                        }
                         Cleaned::Superseded => self.pending.superseded(*taken, op.version(), copied_at),
                         Cleaned::Value => self.pending.settled(taken.at),
                         Cleaned::Tombstone => {

@@ -88,17 +88,20 @@ impl Appender {
         let (at, tail, segment) = (open.segment.words, open.tail, open.segment.index);
         fault::point("prepare");
         // A record that has lost goes, before what it was made of does. Then what an older lap has left after our end.
-        at.store(tail + record::HEAD, 0, Ordering::Relaxed);
+        if !fault::broken("head-off-first") {
+            at.store(tail + record::HEAD, 0, Ordering::Relaxed);
+        }
         // Release: no later store comes before the head is off, for whoever finds the file after a kill.
         fence(Ordering::Release);
         fault::point("prepare: head off");
-        if tail + words < at.len() {
+        if tail + words < at.len() && !fault::broken("end-is-zeroed") {
             at.store(tail + words, 0, Ordering::Release);
         }
         fault::point("prepare: end");
         let offset = journal.offset(segment, tail);
         let shape = Shape::new(key_bytes, padding, kind);
         at.store(tail + record::SHAPE, shape.0, Ordering::Relaxed);
+        fault::point("prepare: shape");
         let check = self.draft.check(journal.salt(), offset, words, shape);
         for (index, word) in self.draft.words().enumerate() {
             at.store(tail + format::RECORD_HEADER + index, word, Ordering::Relaxed);
@@ -116,13 +119,16 @@ impl Appender {
         if !self.open.as_ref().is_some_and(fits) {
             let space = journal.space();
             let segment = if self.is_flusher { space.take_reserved() } else { space.take() }?;
+            fault::point("segment: taken");
             if let Some(full) = self.open.take() {
                 space.seal(full.segment.index, full.newest);
                 let (bytes, records) = std::mem::take(&mut self.appended);
                 journal.note_sealed(bytes, records);
+                fault::point("segment: sealed");
             }
             // What it held is dead. From now on it holds nothing.
             segment.words.store(SEGMENT_HEADER, 0, Ordering::Release);
+            fault::point("segment: cleared");
             journal.segment_taken();
             self.open = Some(Open { segment, tail: SEGMENT_HEADER, newest: 0, generation });
         }
@@ -137,7 +143,9 @@ impl Appender {
         reserved.version = version;
         let (at, tail) = (&open.segment.words, open.tail);
         // Off, if it is on from the last attempt; a crash must never find a head over a changed record.
-        at.store(tail + record::HEAD, 0, Ordering::Relaxed);
+        if !fault::broken("head-off-first") {
+            at.store(tail + record::HEAD, 0, Ordering::Relaxed);
+        }
         fault::point("pend: head off");
         // Release, each: in this order for whoever finds the file after a kill.
         at.store(tail + record::VERSION, version, Ordering::Release);

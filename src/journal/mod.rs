@@ -321,6 +321,7 @@ impl Journal {
         self.superblock.store(live::EPOCH, word, Ordering::Release);
         fault::point("checkpoint: epoch");
         self.superblock.store(live::EPOCH_AGAIN, word, Ordering::Release);
+        fault::point("checkpoint: epoch again");
         self.note_written();
         self.counters.retired.fetch_add(1, Ordering::Relaxed);
     }

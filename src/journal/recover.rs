@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::format::{self, Identity, Record, SEGMENT_HEADER, SUPERBLOCK, Unreadable, live};
-use crate::epochs;
+use crate::{epochs, fault};
 
 /// Something in a journal that a crash of the process cannot have left there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,15 +163,15 @@ impl<'a> Scan<'a> {
             at += record.words;
             self.records += 1;
             self.newest_epoch = self.newest_epoch.max(record.epoch).max(epochs::epoch_of(record.version));
-            if record.epoch < self.retired {
+            if record.epoch < self.retired && !fault::broken("dead-by-epoch") {
                 continue;
             }
             newest = newest.max(record.epoch);
             if !record.has_state() {
                 self.damage.push(Damage { offset: record.offset, kind: DamageKind::State });
-            } else if record.is_live() {
+            } else if record.is_live() || fault::broken("pending-is-nothing") {
                 let known = self.live.entry(record.key).or_insert(record);
-                if known.version < record.version {
+                if known.version < record.version || fault::broken("highest-version-wins") {
                     *known = record;
                 }
             }

@@ -111,7 +111,10 @@ where
         loop {
             debug_assert!(word.is_entry() && word.is_dirty(), "cleaned by somebody else: {word:?}");
             let current = self.slab.version(word.slot(), guard);
-            if current != version && !cfg!(mutant = "clean_by_key") {
+            if current != version
+                && !cfg!(mutant = "clean_by_key")
+                && !crate::fault::broken("clean-exact-version")
+            {
                 return Cleaned::Superseded;
             }
             let clean = word.with_dirty(false).with_listed(true);

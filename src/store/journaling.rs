@@ -87,7 +87,11 @@ impl<K, V, S> Store<K, V, S> {
     /// Writes the record of an attempt to publish `slot` as this version.
     pub(super) fn pend(&self, writer: &mut Writer<'_>, slot: SlotId, version: u64) {
         let Some(journaling) = &self.journal else { return };
-        if let Some(record) = writer.appender().pend(version, epochs::epoch_of(version)) {
+        let mut epoch = epochs::epoch_of(version);
+        if crate::fault::broken("epoch-follows-version") {
+            epoch = writer.running().epoch();
+        }
+        if let Some(record) = writer.appender().pend(version, epoch) {
             // Relaxed: published with the word.
             journaling.records[slot.0 as usize].store(record.0, Ordering::Relaxed);
         }
@@ -100,6 +104,9 @@ impl<K, V, S> Store<K, V, S> {
         let Some(journaling) = &self.journal else { return };
         // Relaxed: published with the word.
         let record = WordAddress(journaling.records[slot.0 as usize].load(Ordering::Relaxed));
+        if record.0 == 0 && crate::fault::broken("announced-is-left-alone") {
+            return;
+        }
         // SAFETY: the address was stored by `pend` before the word was published. The record's space is not used again
         // before its epoch is retired, which its writer's window held up when the slot was seen unannounced, and a grace
         // period after that, which `guard` holds up. The area lives as long as the journal.
@@ -127,6 +134,7 @@ impl<K, V, S> Store<K, V, S> {
         appender.make_live();
         crate::fault::point("copy: live");
         appender.advance();
+        crate::fault::point("copy: noted");
         journaling.journal.note_written();
         Ok(())
     }

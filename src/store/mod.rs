@@ -216,12 +216,17 @@ where
         }
         // What has been seen must be flushed by the next barrier, also if its writer stalls before it has told the
         // flusher. No wake-up from a read: the writer makes it, and a barrier brings its own.
+        if crate::fault::broken("announced-is-left-alone") {
+            self.make_live(slot, guard);
+        }
         if word.is_dirty() && !self.slab.is_announced(slot, guard) && !cfg!(mutant = "see_silent") {
             self.dirty_map.mark(at);
+            crate::fault::point("help: marked");
             // And must survive a crash of the process, or the key would go back in time.
             if !crate::fault::broken("reader-makes-live") {
                 self.make_live(slot, guard);
             }
+            crate::fault::point("help: live");
             self.slab.announce(slot, guard);
         }
         let version = self.slab.version(slot, guard);

@@ -140,6 +140,7 @@ where
     ) -> Result<(Position, u64), Unpublished<'s, K, V, S>> {
         let closed_early = cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed);
         let window = self.epochs.enter(writer.running());
+        fault::point("window: entered");
         // Relaxed: behind the window's opening. If it opened in the epoch that the closing checkpoint began, it has seen
         // `closed`; if in an earlier one, that checkpoint waits for it.
         let is_closed =
@@ -151,8 +152,15 @@ where
         };
         let replaced = match replaced {
             Ok(replaced) => replaced,
-            Err(refused) => return Err((draft, refused)),
+            Err(refused) => {
+                fault::point("put: refused");
+                return Err((draft, refused));
+            }
         };
+        let mut window = Some(window);
+        if fault::broken("leave-after-queue") {
+            window = None;
+        }
         let (weight, at) = (draft.weight, replaced.at);
         let id = draft.spare.into_owned().release();
         let mut wake = false;
@@ -169,6 +177,9 @@ where
             wake = self.is_threshold(dirtied);
         } else if !replaced.was_announced && !cfg!(mutant = "overwrite_silent") {
             self.dirty_map.mark(at);
+        }
+        if fault::broken("live-before-announced") {
+            self.slab.announce(id, guard);
         }
         fault::point("put: queued");
         if let Some(journaling) = &self.journal {
@@ -226,7 +237,10 @@ where
                     let loading = old.is_placeholder();
                     let predecessor = if loading { 0 } else { self.slab.version(old.slot(), guard) };
                     match expect {
-                        Expect::Version(version) if loading || version != predecessor => {
+                        Expect::Version(version)
+                            if loading
+                                || (version != predecessor && !fault::broken("update-expects-version")) =>
+                        {
                             return Err(Refused::Changed);
                         }
                         _ => {}
@@ -253,6 +267,7 @@ where
                             was_announced,
                         });
                     }
+                    fault::point("put: lost");
                 }
                 Probe::Vacant(vacancy) => {
                     if let Expect::Version(_) = expect {
@@ -281,7 +296,10 @@ where
                                 was_announced: true,
                             });
                         }
-                        Err(()) => *credit = Some(paid),
+                        Err(()) => {
+                            fault::point("put: lost");
+                            *credit = Some(paid);
+                        }
                     }
                 }
                 Probe::Full => return Err(Refused::NoRoom),
