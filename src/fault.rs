@@ -5,6 +5,8 @@
 //! nothing at all.
 
 #[cfg(feature = "faults")]
+pub use on::fail_syncs;
+#[cfg(feature = "faults")]
 pub(crate) use on::{broken, point, sync_fails};
 
 /// A step of the protocol that a crash may follow.
@@ -64,6 +66,11 @@ mod on {
 
     pub(crate) fn broken(rule: &'static str) -> bool {
         plan().broken == rule
+    }
+
+    /// Lets so many of the next syncs fail.
+    pub fn fail_syncs(count: u64) {
+        plan().failing_syncs.store(count, Ordering::Relaxed);
     }
 
     pub(crate) fn sync_fails() -> bool {

@@ -12,6 +12,9 @@ mod dirty_map;
 mod epochs;
 mod error;
 mod fault;
+#[cfg(all(feature = "faults", not(crossbeam_loom)))]
+#[doc(hidden)]
+pub mod faults;
 mod flusher;
 mod journal;
 mod lane;

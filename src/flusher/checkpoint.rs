@@ -180,7 +180,7 @@ where
                 return;
             }
         }
-        if cut.needs_sync && (cut.heals || journal.is_durable()) {
+        if cut.needs_sync && (cut.heals || journal.is_durable()) && !fault::broken("sync-before-retire") {
             let commits = &journal.commits;
             let number = *cut
                 .sync

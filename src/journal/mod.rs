@@ -14,6 +14,7 @@ pub(crate) mod file;
 pub(crate) mod format;
 pub(crate) mod recover;
 mod space;
+pub(crate) mod tape;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -373,14 +374,18 @@ impl Journal {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if fault::sync_fails() {
-            return Err(io::Error::other("a sync was told to fail"));
-        }
         if fault::broken("sync") {
             return Ok(());
         }
-        self.space.with_area(area::Area::flush)?;
-        self.file.as_ref().map_or(Ok(()), std::fs::File::sync_data)
+        tape::sync_begins();
+        let outcome = if fault::sync_fails() {
+            Err(io::Error::other("a sync was told to fail"))
+        } else {
+            let flushed = self.space.with_area(area::Area::flush);
+            flushed.and_then(|()| self.file.as_ref().map_or(Ok(()), std::fs::File::sync_data))
+        };
+        tape::sync_ended(outcome.is_ok());
+        outcome
     }
 
     /// Makes the file as large as was asked for.
