@@ -46,7 +46,8 @@ pub struct Outline {
     /// Bytes before the first.
     pub superblock: usize,
     salt: u64,
-    retired: u64,
+    /// Records of earlier epochs are dead.
+    pub retired: u64,
     /// Whether the superblock alone is reason to refuse the file.
     pub is_damaged: bool,
 }
