@@ -142,6 +142,7 @@ fn second_life(
     let _ = cache.close(Duration::ZERO);
     drop(cache);
     // Anew, from the same state: the look above has been an owner, too.
+    let path = folder.path().join("again.journal");
     std::fs::write(&path, &image).unwrap();
     let rows = Arc::new(Rows::new(stored(), plan.longest));
     let mut run = workload::run(plan, seed, &path, &rows);
@@ -257,7 +258,7 @@ fn option(arguments: &[String], name: &str) -> Option<u64> {
 }
 
 /// Everything, in the form that the arguments ask for.
-pub fn main() {
+pub(crate) fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.iter().any(|argument| argument == "--list") {
         return;
