@@ -38,6 +38,9 @@ use area::Words;
 use format::{Identity, SEGMENT_HEADER, live};
 use space::Space;
 
+/// How long the backend is kept waiting for a journal whose syncs fail.
+const BATCH_PATIENCE: Duration = Duration::from_secs(10);
+
 pub(crate) struct Journal {
     space: Space,
     pub(crate) commits: Arc<Commits>,
@@ -313,11 +316,14 @@ impl Journal {
     ///
     /// Also if nothing seems to have been written: what is in the batch may have been published a moment ago by somebody who
     /// has not got to saying so.
-    pub(crate) fn sync_before_batch(&self) {
-        if self.is_durable() && !self.commits.is_poisoned() && !fault::broken("sync-before-batch") {
-            // A failure poisons the journal, and the flusher sees to that; the backend is not kept waiting for it.
-            let _ = self.commits.wait_once(self.commits.request());
+    ///
+    /// Waits through failures until they are healed. A disk that stays broken must not keep the database from what is dirty,
+    /// so that has an end, and with it this promise. `false`: the cache has ended meanwhile, and nothing may be given.
+    pub(crate) fn sync_before_batch(&self) -> bool {
+        if !self.is_durable() || fault::broken("sync-before-batch") {
+            return true;
         }
+        self.commits.wait_in_order(self.commits.request(), BATCH_PATIENCE)
     }
 
     /// Everything of epochs before `target` is dead: one store.
