@@ -215,7 +215,7 @@ where
         self.free_dead();
         self.heals = false;
         let returning = self.dead.iter().map(|dead| dead.count).sum();
-        journal.retune(returning);
+        journal.retune(returning, cut.copies_all);
         self.checkpoint_done();
     }
 

@@ -285,7 +285,13 @@ impl Journal {
 
     /// A checkpoint has done what it could: says what counts as low from now on. `returning` segments are dead, but not
     /// free yet.
-    pub(crate) fn retune(&self, returning: usize) {
+    ///
+    /// If `all` that is dirty was written anew and writers get nothing of what that has freed, the file is too small, whatever
+    /// the average record says: large ones leave much of a segment empty.
+    pub(crate) fn retune(&self, returning: usize, all: bool) {
+        if all && self.space.free() + returning <= self.space.reserve() {
+            self.ask_for_more();
+        }
         let (free, total) = (self.space.free() + returning, self.space.total());
         let low = (free / 2).max(self.space.reserve() + 2).min(total / 2);
         self.low_mark.store(low, Ordering::Relaxed);

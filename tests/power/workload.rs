@@ -183,7 +183,7 @@ pub(crate) fn open(
         .max_delay(Duration::from_millis(2))
         .batch_size(4)
         .retry(Duration::from_millis(1), Duration::from_millis(4))
-        .write_timeout(Duration::from_secs(30))
+        .write_timeout(Duration::from_secs(5))
         .drain_on_drop(Duration::ZERO)
         .backend(Arc::clone(rows))
         .open()
@@ -269,7 +269,7 @@ fn write(plan: &Plan, seed: u64, writer: usize, cache: &Cache<u64, Vec<u8>>, row
             }
             _ => {
                 let nonce = fresh();
-                wrote(key, cache.put_acked(key, value(nonce, plan.longest), ack).unwrap(), nonce, ack);
+                wrote(key, cache.put_acked(key, value(nonce, plan.longest), ack).unwrap_or_else(|error| panic!("{error:?} {:#?}", cache.stats())), nonce, ack);
             }
         }
     }
