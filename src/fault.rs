@@ -15,7 +15,7 @@
 //! A name that is on neither list ends the process at its first point: a test with a misspelt name would test nothing.
 
 #[cfg(feature = "faults")]
-pub use on::{POINTS, RULES};
+pub use on::{POINTS, RULES, fail_syncs};
 #[cfg(feature = "faults")]
 pub(crate) use on::{broken, point, sync_fails};
 
@@ -143,6 +143,11 @@ mod on {
         "sync",
         "sync-before-batch",
         "sync-before-reuse",
+        "sync-before-retire",
+        "heal",
+        "checksum",
+        "pending-first",
+        "state-of-version",
     ];
 
     struct Plan {
@@ -257,6 +262,11 @@ mod on {
     pub(crate) fn broken(rule: &'static str) -> bool {
         debug_assert!(RULES.contains(&rule), "{rule} is not on the list of rules");
         plan().broken == rule
+    }
+
+    /// Lets so many of the next syncs fail.
+    pub fn fail_syncs(count: u64) {
+        plan().failing_syncs.store(count, Ordering::Relaxed);
     }
 
     pub(crate) fn sync_fails() -> bool {

@@ -12,6 +12,9 @@ mod dirty_map;
 mod epochs;
 mod error;
 mod fault;
+#[cfg(all(feature = "faults", not(crossbeam_loom)))]
+#[doc(hidden)]
+pub mod faults;
 mod flusher;
 mod journal;
 mod lane;
@@ -39,13 +42,6 @@ pub use epochs::Version;
 pub use error::{Error, HandleError, OpenError};
 pub use journal::{Damage, DamageKind, JournalError, JournalSync};
 pub use stats::{JournalStats, Stats};
-
-/// The names of the crash points and of the rules that can be switched off; see `docs/reliability.md`.
-#[cfg(feature = "faults")]
-#[doc(hidden)]
-pub mod faults {
-    pub use crate::fault::{POINTS, RULES};
-}
 
 /// Models of the lock-free parts, of the code as it is in this crate; see `loom-tests/README.md`.
 #[cfg(all(test, crossbeam_loom))]

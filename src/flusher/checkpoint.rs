@@ -192,7 +192,7 @@ where
                 return;
             }
         }
-        if cut.needs_sync && (cut.heals || journal.is_durable()) {
+        if cut.needs_sync && (cut.heals || journal.is_durable()) && !fault::broken("sync-before-retire") {
             let commits = &journal.commits;
             let number = *cut
                 .sync
@@ -228,7 +228,7 @@ where
         self.free_dead();
         self.heals = false;
         let returning = self.dead.iter().map(|dead| dead.count).sum();
-        journal.retune(returning);
+        journal.retune(returning, cut.copies_all);
         self.checkpoint_done();
     }
 

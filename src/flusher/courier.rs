@@ -88,8 +88,10 @@ impl<K, V> Courier<K, V> {
     /// Hands a batch to the backend. Whatever that does, there is one answer for each operation afterwards.
     fn deliver(&self, batch: Batch<K, V>) -> Delivered<K, V> {
         fault::point("flush: copied");
-        if let Some(journal) = &self.journal {
-            journal.sync_before_batch();
+        if self.journal.as_ref().is_some_and(|journal| !journal.sync_before_batch()) {
+            let error = BackendError::transient("the cache was closed before its journal was synced");
+            let answers = vec![Err(error); batch.len()];
+            return Delivered { batch, answers, panicked: false };
         }
         fault::point("flush: synced");
         let answers = catch_unwind(AssertUnwindSafe(|| self.backend.apply(&batch)));

@@ -152,7 +152,9 @@ impl Appender {
         at.store(tail + record::EPOCH, epoch, Ordering::Release);
         let early = fault::broken("live-before-publish");
         let first = if early { state::live(version) } else { state::pending(version) };
-        at.store(tail + record::STATE, first, Ordering::Release);
+        if !fault::broken("pending-first") {
+            at.store(tail + record::STATE, first, Ordering::Release);
+        }
         fault::point("pend: header");
         let head = format::head(format::finish_check(reserved.check, version, epoch), reserved.words);
         at.store(tail + record::HEAD, head, Ordering::Release);

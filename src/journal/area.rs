@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::tape;
 use crate::sync::{AtomicU64, Ordering};
 
 /// The words of one segment. Stays mapped, and at its place, for as long as the [`Area`] it came from.
@@ -26,7 +27,7 @@ impl Words {
 
     pub(crate) fn store(&self, index: usize, word: u64, order: Ordering) {
         let cell = &self.all()[index];
-        cell.store(word.to_le(), order);
+        tape::store(std::ptr::from_ref(cell).addr() as u64, word, || cell.store(word.to_le(), order));
     }
 
     #[cfg(crossbeam_loom)]
@@ -55,7 +56,7 @@ impl WordAddress {
         let cell = std::ptr::with_exposed_provenance::<AtomicU64>(self.0 as usize);
         // SAFETY: the caller's promise; atomics may be stored to through a shared reference.
         let cell = unsafe { &*cell };
-        cell.store(word.to_le(), order);
+        tape::store(self.0, word, || cell.store(word.to_le(), order));
     }
 }
 
@@ -73,6 +74,7 @@ pub(crate) struct Area {
 impl Area {
     /// Maps a file of a superblock and `segments` segments.
     pub(crate) fn open(file: &std::fs::File, segments: usize, segment_bytes: usize) -> io::Result<Self> {
+        tape::opened(file);
         let map = map(file, 0, super::format::SUPERBLOCK)?;
         let superblock = cut(&map, 0, super::format::SUPERBLOCK);
         let mut area = Area { maps: vec![map], segments: Vec::new(), superblock };
@@ -104,6 +106,7 @@ fn map(file: &std::fs::File, offset: u64, len: usize) -> io::Result<memmap2::Mma
     // Page faults now instead of in the first write to each page. Only advice: old kernels do not know it.
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::PopulateWrite);
+    tape::mapped(map.as_ptr().addr() as u64, len, offset);
     Ok(map)
 }
 

@@ -47,6 +47,8 @@ struct State {
     cause: Option<Arc<io::Error>>,
     /// A sync has failed: nothing is believed before the one that heals.
     poisoned: bool,
+    /// Since when, if so.
+    poisoned_since: Option<Instant>,
     /// Everything was written anew: the next sync heals.
     healing: bool,
     /// Somebody needs more segments.
@@ -81,6 +83,7 @@ impl Commits {
                 failed: 0,
                 cause: None,
                 poisoned: false,
+                poisoned_since: None,
                 healing: false,
                 wants_growth: false,
                 stopped: false,
@@ -178,6 +181,33 @@ impl Commits {
         }
     }
 
+    /// Waits until this sync has succeeded, also through failures that are healed, or until syncs have failed for as long as
+    /// `patience`. `false`: it will not be tried any more.
+    pub(crate) fn wait_in_order(&self, number: SyncNumber, patience: Duration) -> bool {
+        let mut state = lock(&self.state);
+        loop {
+            if state.synced >= number {
+                return true;
+            }
+            if state.stopped {
+                return false;
+            }
+            state = match state.poisoned_since {
+                None => self.done.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner),
+                Some(since) => {
+                    let left = patience.saturating_sub(since.elapsed());
+                    if left.is_zero() {
+                        return true;
+                    }
+                    match self.done.wait_timeout(state, left) {
+                        Ok((state, _)) => state,
+                        Err(poisoned) => poisoned.into_inner().0,
+                    }
+                }
+            };
+        }
+    }
+
     /// Whether a sync has failed and nothing has healed it yet.
     pub(crate) fn is_poisoned(&self) -> bool {
         lock(&self.state).poisoned
@@ -248,11 +278,18 @@ impl Commits {
                 Ok(()) => {
                     state.synced = number;
                     state.poisoned = false;
+                    state.poisoned_since = None;
                 }
                 Err(cause) => {
                     state.failed = number;
                     state.cause = Some(Arc::new(cause));
                     state.poisoned = true;
+                    state.poisoned_since.get_or_insert_with(Instant::now);
+                    if crate::fault::broken("heal") {
+                        // As if the next sync, should it succeed, made up for this one.
+                        state.poisoned = false;
+                        state.wanted += 1;
+                    }
                 }
             }
             state.healing = false;

@@ -13,6 +13,7 @@ use super::{
     area::Area,
     format::{self, Identity, SUPERBLOCK, live},
     recover::{self, Scan},
+    tape,
 };
 
 /// How long an open waits for a cache of the same process to let go.
@@ -168,7 +169,9 @@ pub(crate) fn append_segments(file: &File, identity: &Identity, from: usize, mor
     for index in from..from + more {
         let mark = format::segment_mark(index as u64, identity.salt);
         segment[..8].copy_from_slice(&mark.to_le_bytes());
-        write_at(file, &segment, (SUPERBLOCK + index * identity.segment_bytes) as u64)?;
+        let offset = (SUPERBLOCK + index * identity.segment_bytes) as u64;
+        write_at(file, &segment, offset)?;
+        tape::wrote(offset, &segment);
     }
     Ok(())
 }
@@ -186,7 +189,13 @@ fn write_at(mut file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
 
 /// Lengthens a file of so many segments. If that fails, the file is as it was.
 pub(crate) fn lengthen(file: &File, identity: &Identity, before: usize, more: usize) -> io::Result<()> {
-    append_segments(file, identity, before, more).and_then(|()| file.sync_data()).inspect_err(|_| {
+    let sync = || {
+        tape::sync_begins();
+        let outcome = file.sync_data();
+        tape::sync_ended(outcome.is_ok());
+        outcome
+    };
+    append_segments(file, identity, before, more).and_then(|()| sync()).inspect_err(|_| {
         // Gives back what the disk had left. A longer file than the superblock says does no harm.
         let _ = file.set_len((SUPERBLOCK + before * identity.segment_bytes) as u64);
     })

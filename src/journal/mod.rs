@@ -13,6 +13,7 @@ pub(crate) mod file;
 pub(crate) mod format;
 pub(crate) mod recover;
 mod space;
+pub(crate) mod tape;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -35,6 +36,9 @@ pub use recover::{Damage, DamageKind};
 use area::Words;
 use format::{Identity, SEGMENT_HEADER, live};
 use space::Space;
+
+/// How long the backend is kept waiting for a journal whose syncs fail.
+const BATCH_PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct Journal {
     space: Space,
@@ -276,7 +280,13 @@ impl Journal {
 
     /// A checkpoint has done what it could: says what counts as low from now on. `returning` segments are dead, but not
     /// free yet.
-    pub(crate) fn retune(&self, returning: usize) {
+    ///
+    /// If `all` that is dirty was written anew and writers get nothing of what that has freed, the file is too small, whatever
+    /// the average record says: large ones leave much of a segment empty.
+    pub(crate) fn retune(&self, returning: usize, all: bool) {
+        if all && self.space.free() + returning <= self.space.reserve() {
+            self.ask_for_more();
+        }
         let (free, total) = (self.space.free() + returning, self.space.total());
         let low = (free / 2).max(self.space.reserve() + 2).min(total / 2);
         self.low_mark.store(low, Ordering::Relaxed);
@@ -307,11 +317,14 @@ impl Journal {
     ///
     /// Also if nothing seems to have been written: what is in the batch may have been published a moment ago by somebody who
     /// has not got to saying so.
-    pub(crate) fn sync_before_batch(&self) {
-        if self.is_durable() && !self.commits.is_poisoned() && !fault::broken("sync-before-batch") {
-            // A failure poisons the journal, and the flusher sees to that; the backend is not kept waiting for it.
-            let _ = self.commits.wait_once(self.commits.request());
+    ///
+    /// Waits through failures until they are healed. A disk that stays broken must not keep the database from what is dirty,
+    /// so that has an end, and with it this promise. `false`: the cache has ended meanwhile, and nothing may be given.
+    pub(crate) fn sync_before_batch(&self) -> bool {
+        if !self.is_durable() || fault::broken("sync-before-batch") {
+            return true;
         }
+        self.commits.wait_in_order(self.commits.request(), BATCH_PATIENCE)
     }
 
     /// Everything of epochs before `target` is dead: one store.
@@ -368,14 +381,18 @@ impl Journal {
     }
 
     fn sync(&self) -> io::Result<()> {
-        if fault::sync_fails() {
-            return Err(io::Error::other("a sync was told to fail"));
-        }
         if fault::broken("sync") {
             return Ok(());
         }
-        self.space.with_area(area::Area::flush)?;
-        self.file.as_ref().map_or(Ok(()), std::fs::File::sync_data)
+        tape::sync_begins();
+        let outcome = if fault::sync_fails() {
+            Err(io::Error::other("a sync was told to fail"))
+        } else {
+            let flushed = self.space.with_area(area::Area::flush);
+            flushed.and_then(|()| self.file.as_ref().map_or(Ok(()), std::fs::File::sync_data))
+        };
+        tape::sync_ended(outcome.is_ok());
+        outcome
     }
 
     /// Makes the file as large as was asked for.

@@ -80,6 +80,17 @@ impl Scan<'_> {
 
 /// Reads a whole journal.
 pub(crate) fn scan(bytes: &[u8]) -> Result<Scan<'_>, Unreadable> {
+    let mut scan = begin(bytes)?;
+    for index in 0..scan.segments {
+        let start = SUPERBLOCK + index * scan.identity.segment_bytes;
+        let segment = &bytes[start..start + scan.identity.segment_bytes];
+        scan.segment(index as u32, start as u64, segment);
+    }
+    Ok(scan)
+}
+
+/// Reads the superblock.
+pub(crate) fn begin(bytes: &[u8]) -> Result<Scan<'_>, Unreadable> {
     let identity = Identity::read(bytes)?;
     let salt = identity.salt;
     let mut damage = Vec::new();
@@ -110,28 +121,32 @@ pub(crate) fn scan(bytes: &[u8]) -> Result<Scan<'_>, Unreadable> {
         }
     };
     let word_or_zero = |index| format::word(bytes, index).unwrap_or(0);
-    let mut scan = Scan {
-        retired,
-        newest_epoch: retired,
-        segments,
+    Ok(Scan {
         owner: word_or_zero(live::OWNER),
         boot: [word_or_zero(live::BOOT), word_or_zero(live::BOOT + 1)],
-        live: HashMap::default(),
-        needed: Vec::new(),
-        records: 0,
         damage,
-        identity,
-    };
-    for index in 0..segments {
-        let start = SUPERBLOCK + index * scan.identity.segment_bytes;
-        let segment = &bytes[start..start + scan.identity.segment_bytes];
-        scan.segment(index as u32, start as u64, segment);
-    }
-    Ok(scan)
+        ..Scan::empty(identity, retired, segments)
+    })
 }
 
 impl<'a> Scan<'a> {
-    fn segment(&mut self, index: u32, start: u64, bytes: &'a [u8]) {
+    /// Before any segment is read.
+    pub(crate) fn empty(identity: Identity, retired: u64, segments: usize) -> Self {
+        Scan {
+            retired,
+            newest_epoch: retired,
+            segments,
+            owner: 0,
+            boot: [0; 2],
+            live: HashMap::default(),
+            needed: Vec::new(),
+            records: 0,
+            damage: Vec::new(),
+            identity,
+        }
+    }
+
+    pub(crate) fn segment(&mut self, index: u32, start: u64, bytes: &'a [u8]) {
         if format::word(bytes, 0) != Some(format::segment_mark(u64::from(index), self.identity.salt)) {
             self.damage.push(Damage { offset: start, kind: DamageKind::Segment });
         }
