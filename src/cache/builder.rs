@@ -3,13 +3,14 @@
 use std::{
     fmt,
     hash::{BuildHasher, Hash},
+    path::PathBuf,
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use super::{
-    Ack, Cache, DefaultHasher,
+    Ack, Cache, DefaultHasher, Recovery,
     engine::{Engine, Policies},
     flights::Flights,
     journaled::{Journaled, WithJournal},
@@ -21,6 +22,8 @@ use crate::{
     epochs::Epochs,
     flusher::{Desk, Flusher, Settings},
     lane::Lanes,
+    recycle::Slots,
+    ring::Consumer,
     signal::Signal,
     store::{Shape, Store, Weigher},
     sync::Mutex,
@@ -306,6 +309,37 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         S: BuildHasher + Send + Sync + 'static,
         J: Journaled<K, V>,
     {
+        let (parts, crew) = self.assemble()?;
+        let keeper = match &parts.store.journal {
+            None => None,
+            Some(journaling) => {
+                let (journal, room) = (Arc::clone(&journaling.journal), Arc::clone(&parts.store.room));
+                let keep = move || journal.keep(&room);
+                let named = thread::Builder::new().name("writeback-journal".into());
+                Some(named.spawn(keep).map_err(OpenError::Spawn)?)
+            }
+        };
+        let run = move || crew.flusher().run();
+        let flusher = thread::Builder::new().name("writeback-flusher".into()).spawn(run);
+        let flusher = flusher.map_err(|error| {
+            if let Some(journaling) = &parts.store.journal {
+                journaling.journal.commits.stop();
+            }
+            OpenError::Spawn(error)
+        })?;
+        Ok(parts.into_cache(keeper, Some(flusher)))
+    }
+
+    /// All of a cache but its threads.
+    pub(crate) fn assemble<K, V>(self) -> Result<(Parts<K, V, S>, Crew<K, V, S>), OpenError>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        B: Backend<K, V> + 'static,
+        W: Weigh<K, V>,
+        S: BuildHasher + Send + Sync + 'static,
+        J: Journaled<K, V>,
+    {
         self.check()?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let ring = self.capacity.clamp(64, 8192);
@@ -358,46 +392,81 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             opened_at: self.clock.now(),
             clock: self.clock,
         };
-        let keeper = match &store.journal {
-            None => None,
-            Some(journaling) => {
-                let (journal, room) = (Arc::clone(&journaling.journal), Arc::clone(&store.room));
-                let keep = move || journal.keep(&room);
-                let named = thread::Builder::new().name("writeback-journal".into());
-                Some(named.spawn(keep).map_err(OpenError::Spawn)?)
-            }
+        let policies = Policies {
+            ack,
+            write_timeout: self.write_timeout,
+            cache_absent: self.cache_absent,
+            drain_on_drop: self.drain_on_drop,
+            cores,
         };
-        let flusher = {
-            let (store, backend, desk) = (Arc::clone(&store), Arc::clone(&backend), Arc::clone(&desk));
-            let run = move || Flusher::new(store, backend, desk, settings, rings, slots).run();
-            thread::Builder::new().name("writeback-flusher".into()).spawn(run)
+        let crew = Crew {
+            store: Arc::clone(&store),
+            backend: Arc::clone(&backend),
+            desk: Arc::clone(&desk),
+            settings,
+            rings,
+            slots,
         };
-        let flusher = flusher.map_err(|error| {
-            if let Some(journaling) = &store.journal {
-                journaling.journal.commits.stop();
-            }
-            OpenError::Spawn(error)
-        })?;
-        Ok(Cache::from_engine(Arc::new(Engine {
+        Ok((Parts { store, backend, desk, policies, recovery, note }, crew))
+    }
+}
+
+/// A cache that has no threads yet.
+pub(crate) struct Parts<K, V, S> {
+    store: Arc<Store<K, V, S>>,
+    backend: Arc<dyn Backend<K, V>>,
+    pub(crate) desk: Arc<Desk>,
+    policies: Policies,
+    recovery: Option<Recovery>,
+    note: Option<PathBuf>,
+}
+
+impl<K, V, S> Parts<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    pub(crate) fn into_cache(
+        self,
+        keeper: Option<JoinHandle<()>>,
+        flusher: Option<JoinHandle<()>>,
+    ) -> Cache<K, V, S> {
+        Cache::from_engine(Arc::new(Engine {
             id: CacheId::next(),
-            store,
-            backend,
-            desk,
+            store: self.store,
+            backend: self.backend,
+            desk: self.desk,
             census: Census::new(),
             flights: Flights::new(),
-            policies: Policies {
-                ack,
-                write_timeout: self.write_timeout,
-                cache_absent: self.cache_absent,
-                drain_on_drop: self.drain_on_drop,
-                cores,
-            },
-            recovery,
-            note,
+            policies: self.policies,
+            recovery: self.recovery,
+            note: self.note,
             keeper: Mutex::new(keeper),
-            flusher: Mutex::new(Some(flusher)),
+            flusher: Mutex::new(flusher),
             was_closed: false.into(),
-        })))
+        }))
+    }
+}
+
+/// What becomes the flusher, on the thread that runs it.
+pub(crate) struct Crew<K, V, S> {
+    store: Arc<Store<K, V, S>>,
+    backend: Arc<dyn Backend<K, V>>,
+    desk: Arc<Desk>,
+    settings: Settings,
+    rings: Vec<Consumer>,
+    slots: Slots,
+}
+
+impl<K, V, S> Crew<K, V, S>
+where
+    K: Hash + Eq + Clone,
+    V: Clone,
+    S: BuildHasher,
+{
+    pub(crate) fn flusher(self) -> Flusher<K, V, S> {
+        Flusher::new(self.store, self.backend, self.desk, self.settings, self.rings, self.slots)
     }
 }
 

@@ -50,6 +50,16 @@ enum Trigger {
     Explicit,
 }
 
+/// What one round of the flusher came to.
+pub(crate) enum Round {
+    /// It has written a batch.
+    Wrote,
+    /// There was nothing to write at this time.
+    Idle(Duration),
+    /// There will be no more rounds.
+    Last,
+}
+
 /// How the flusher is set up.
 pub(crate) struct Settings {
     pub(crate) max_delay: Duration,
@@ -184,11 +194,23 @@ where
         while self.step() {}
     }
 
-    /// One round. `false`: it was the last.
+    /// One round, and a sleep if there was nothing to write. `false`: it was the last.
     fn step(&mut self) -> bool {
+        match self.round() {
+            Round::Wrote => true,
+            Round::Idle(now) => {
+                self.sleep(now);
+                true
+            }
+            Round::Last => false,
+        }
+    }
+
+    /// One round, without sleeping.
+    pub(crate) fn round(&mut self) -> Round {
         self.collect();
         if !self.answer_requests() {
-            return false;
+            return Round::Last;
         }
         self.pending.deliver();
         self.tend_checkpoint();
@@ -196,12 +218,12 @@ where
         self.pending.retry_due(now);
         if let Some(trigger) = self.trigger(now) {
             self.flush(trigger, now);
-            return true;
+            return Round::Wrote;
         }
         if self.draining == Some(true) && !self.has_news() {
             if self.pending.is_empty() && self.seal() {
                 self.ended = Ended::Drained;
-                return false;
+                return Round::Last;
             }
             if self.pending.is_all_parked() {
                 // Waiting longer changes nothing.
@@ -211,8 +233,7 @@ where
                 self.drain_replies.drain(..).for_each(|reply| reply.answer(Err((parked, cause.clone()))));
             }
         }
-        self.sleep(now);
-        true
+        Round::Idle(now)
     }
 
     /// Everything that became dirty goes into the book.

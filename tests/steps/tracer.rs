@@ -1,0 +1,143 @@
+//! Children that are run one instruction at a time, and killed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A child that is stopped, and traced by us.
+pub(crate) struct Child {
+    pid: libc::pid_t,
+}
+
+/// What a child did when it was let go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// It went on as far as it was meant to, and is stopped again.
+    There,
+    /// It was stopped by another signal, or has ended: this wait status.
+    Otherwise(i32),
+}
+
+/// How a child that may not be traced says so.
+const REFUSED: i32 = 77;
+
+/// Stops the calling process, if it is traced.
+#[inline(never)]
+pub(crate) fn mark() {
+    // SAFETY: a breakpoint changes no memory and no register. Only children that asked to be traced call this.
+    unsafe { std::arch::asm!("int3", options(nomem, nostack)) }
+}
+
+impl Child {
+    /// Forks a child that runs `body` until that calls [`mark`]. `Err`: this system does not let us trace it.
+    ///
+    /// The child is a copy of this process, so every one of them has the same addresses. Our process has one thread, so
+    /// the child may do what it likes.
+    pub(crate) fn start(body: impl FnOnce()) -> Result<Child, String> {
+        // SAFETY: this process has one thread, so no lock is held by somebody who is not there in the child.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: plain system call.
+            let refused = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } != 0;
+            if !refused {
+                let _ = catch_unwind(AssertUnwindSafe(body));
+            }
+            // SAFETY: ends the process at once; whatever it has is the parent's too.
+            unsafe { libc::_exit(if refused { REFUSED } else { 1 }) }
+        }
+        if pid < 0 {
+            return Err(format!("fork failed: {}", std::io::Error::last_os_error()));
+        }
+        let child = Child { pid };
+        match child.wait() {
+            Stop::There => {}
+            Stop::Otherwise(status) if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == REFUSED => {
+                return Err("this system refuses PTRACE_TRACEME".into());
+            }
+            Stop::Otherwise(status) => panic!("the child did not come to its mark: status {status:#x}"),
+        }
+        // SAFETY: plain system call. If we die, so does the child.
+        let set = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, libc::PTRACE_O_EXITKILL) };
+        if set == 0 { Ok(child) } else { Err("this system refuses PTRACE_SETOPTIONS".into()) }
+    }
+
+    /// Lets it execute one instruction.
+    pub(crate) fn step(&self) {
+        self.go(libc::PTRACE_SINGLESTEP);
+    }
+
+    /// Lets it run to its next entry into a system call, or the next return from one.
+    pub(crate) fn to_system_call(&self) {
+        self.go(libc::PTRACE_SYSCALL);
+    }
+
+    /// Lets it run to its next mark.
+    pub(crate) fn to_mark(&self) {
+        self.go(libc::PTRACE_CONT);
+    }
+
+    fn go(&self, how: libc::c_uint) {
+        // SAFETY: plain system call, for a child that is stopped.
+        let done = unsafe { libc::ptrace(how, self.pid, 0, 0) };
+        assert_eq!(done, 0, "letting the child go failed: {}", std::io::Error::last_os_error());
+        let stop = self.wait();
+        assert_eq!(stop, Stop::There, "the child went another way");
+    }
+
+    fn wait(&self) -> Stop {
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        let pid = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        assert_eq!(pid, self.pid, "waiting failed: {}", std::io::Error::last_os_error());
+        if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP {
+            Stop::There
+        } else {
+            Stop::Otherwise(status)
+        }
+    }
+
+    /// Whether its next instruction is a system call.
+    pub(crate) fn is_before_system_call(&self) -> bool {
+        // SAFETY: zero is a value of all of its numbers.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        // SAFETY: `registers` outlives the call.
+        let got = unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.pid, 0, &raw mut registers) };
+        assert_eq!(got, 0, "reading registers failed");
+        // SAFETY: reads the child's memory, where it is about to execute.
+        let code = unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, self.pid, registers.rip, 0) };
+        code & 0xffff == 0x050f
+    }
+
+    /// Kills it where it is.
+    pub(crate) fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // SAFETY: plain system calls, for a child of ours that nobody has waited for to its end.
+        unsafe {
+            libc::kill(self.pid, libc::SIGKILL);
+            let mut status = 0;
+            // Stops that were on their way come first.
+            while libc::waitpid(self.pid, &raw mut status, 0) == self.pid && !libc::WIFSIGNALED(status) {
+                if libc::WIFEXITED(status) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Keeps this process and its children on the core that it runs on: they take turns anyway, and a step within one core is
+/// several times as fast as one across two.
+pub(crate) fn stay_on_one_core() {
+    // SAFETY: `set` is a plain bit set, and outlives the call. If it fails, everything is only slower.
+    unsafe {
+        let core = libc::sched_getcpu();
+        if let Ok(core) = usize::try_from(core) {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(core, &mut set);
+            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+        }
+    }
+}
