@@ -10,7 +10,7 @@ use std::{
 use crate::{
     life::{self, Operation, SCENARIOS, Scenario, Shape, USUAL},
     page::{ACKED, BEGUN, Image, Page},
-    sweep::{Bench, Moment, Start, Tally, Walk, kill_at, recovered, walk},
+    sweep::{Bench, Moment, Start, Tally, Walk, Ways, kill_at, recovered, walk},
     tracer::{mark, stay_on_one_core},
 };
 
@@ -67,11 +67,12 @@ struct Report {
 impl Report {
     fn line(&mut self, protocol: &str, name: &str, start: Instant, tally: &Tally) {
         println!(
-            "{protocol:<10} {name:<24} {:>8} instructions, {:>4} states, {:>6} kills: {:>6} before ({} midway), {:>5} after \
+            "{protocol:<10} {name:<24} {:>8} instructions, {:>4} states, {:>6} kills ({} on other ways): {:>6} before ({} midway), {:>5} after \
              ({} unacked), {} wrong; {:.1} s",
             tally.instructions,
             tally.states,
             tally.kills,
+            tally.strays,
             tally.before,
             tally.midway,
             tally.after,
@@ -160,7 +161,7 @@ fn sweep(
     let begun = Instant::now();
     let body = || life::live(&bench.journal, bench.page, scenario);
     let start = Start { journal: None, page: empty_page(bench), body: &body };
-    let Walk { mut tally, changes, end, midway } = walk(bench, &start, false)?;
+    let Walk { mut tally, changes, path, end, midway } = walk(bench, &start, false)?;
     let writes = matches!(scenario.operation, Operation::Put(_) | Operation::Remove(_));
     if plan.mutant.is_none() {
         let each = tally.instructions <= KILLED_AT_EACH && (writes || plan.is_full);
@@ -171,7 +172,7 @@ fn sweep(
         steps.sort_unstable();
         steps.dedup();
         let moments = steps.into_iter().map(|steps| Moment { calls: 0, steps });
-        kill_at(bench, &start, moments, &mut tally)?;
+        kill_at(bench, &start, Some(&Ways::along(&path)), moments, &mut tally)?;
     }
     let (protocol, name) = (scenario.protocol, scenario.name);
     report.line(protocol, name, begun, &tally);
@@ -248,7 +249,7 @@ fn recoveries(
         }
         moments.sort_unstable();
         moments.dedup();
-        kill_at(bench, &start, moments.into_iter(), &mut tally)?;
+        kill_at(bench, &start, None, moments.into_iter(), &mut tally)?;
         report.line("recovery", name, begun, &tally);
         let says = |what: &str| format!("recovery {name}: {what}");
         report.need(tally.instructions >= 5_000 && end.calls >= 20, || says("hardly anything was walked"));

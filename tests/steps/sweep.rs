@@ -12,7 +12,7 @@ use memmap2::Mmap;
 use crate::{
     check::{Found, check},
     page::{ACKED, Image, Page},
-    tracer::Child,
+    tracer::{Child, Run},
 };
 
 /// Where children live, and what they share with us.
@@ -100,6 +100,8 @@ pub(crate) struct Tally {
     pub(crate) states: usize,
     /// Children that really were killed.
     pub(crate) kills: usize,
+    /// How many of them took another way than the one that was walked.
+    pub(crate) strays: usize,
     /// Recoveries that found the operation not done and done, and done although nobody had been told yet.
     pub(crate) before: usize,
     pub(crate) after: usize,
@@ -158,6 +160,8 @@ pub(crate) struct Walk {
     pub(crate) tally: Tally,
     /// When it changed the file, the page or the database.
     pub(crate) changes: Vec<Moment>,
+    /// Where it was about to execute something: at the mark, after one instruction, after two …
+    pub(crate) path: Vec<u64>,
     /// Its last moment.
     pub(crate) end: Moment,
     /// The last state in which the operation had begun in the file and not yet happened.
@@ -180,14 +184,20 @@ pub(crate) fn walk(bench: &Bench, start: &Start<'_>, sees_calls: bool) -> Result
     let mut file = View::of(&bench.journal);
     let first = file.bytes().map(<[u8]>::to_vec);
     let (mut last, mut page) = (first.clone(), bench.page.image());
-    let mut walk =
-        Walk { tally: Tally::default(), changes: Vec::new(), end: Moment::default(), midway: None };
+    let mut walk = Walk {
+        tally: Tally::default(),
+        changes: Vec::new(),
+        path: vec![child.address()],
+        end: Moment::default(),
+        midway: None,
+    };
     let mut moment = Moment::default();
     walk.tally.count(bench.check_snapshot(&file, &page), bench.page.phase.load(SeqCst), false, 0);
     while bench.page.phase.load(SeqCst) != ACKED {
         let calls = sees_calls && child.is_before_system_call();
         child.step();
         walk.tally.instructions += 1;
+        walk.path.push(child.address());
         moment.steps += 1;
         if calls {
             moment = Moment { calls: moment.calls + 2, steps: 0 };
@@ -224,22 +234,67 @@ pub(crate) fn walk(bench: &Bench, start: &Start<'_>, sees_calls: bool) -> Result
     Ok(walk)
 }
 
+/// Ways to the instructions of a path that do not take a stop at each: a breakpoint shortly before, where the path is for
+/// the first time, and steps from there.
+pub(crate) struct Ways<'a> {
+    path: &'a [u64],
+    /// The places where the path is at an address for the first time.
+    firsts: Vec<usize>,
+}
+
+impl<'a> Ways<'a> {
+    pub(crate) fn along(path: &'a [u64]) -> Self {
+        let mut seen = HashSet::new();
+        let firsts = (0..path.len()).filter(|at| seen.insert(path[*at])).collect();
+        Ways { path, firsts }
+    }
+
+    /// Lets a child that is at its mark execute so many instructions. `false`: it took another way than the one that was
+    /// walked, because the clock or the allocator did.
+    fn go(&self, child: &Child, steps: usize) -> bool {
+        let before = &self.firsts[..self.firsts.partition_point(|first| *first <= steps)];
+        let mut at = 0;
+        // Where it is at the mark there is nothing to run to. In pages of the kernel no breakpoint can be set.
+        for first in before.iter().rev().filter(|first| **first > 0) {
+            match child.run_to(self.path[*first]) {
+                Run::There => {
+                    at = *first;
+                    break;
+                }
+                Run::Missed => return false,
+                Run::Impossible => {}
+            }
+        }
+        (at..steps).for_each(|_| child.step());
+        child.address() == self.path[steps]
+    }
+}
+
 /// Kills a child at each of these moments, and recovers from what it leaves.
 pub(crate) fn kill_at(
     bench: &Bench,
     start: &Start<'_>,
+    ways: Option<&Ways<'_>>,
     moments: impl Iterator<Item = Moment>,
     tally: &mut Tally,
 ) -> Result<(), String> {
     for moment in moments {
         bench.lay_out(start.journal.as_deref(), &start.page);
-        let child = Child::start(start.body)?;
+        let mut child = Child::start(start.body)?;
         let first = fs::read(&bench.journal).ok();
-        for _ in 0..moment.calls {
-            child.to_system_call();
-        }
-        for _ in 0..moment.steps {
-            child.step();
+        if let Some(ways) = ways
+            && ways.go(&child, moment.steps)
+        {
+        } else {
+            if ways.is_some() {
+                // Once more, counting; where it ends up is an instruction of a way that is as good.
+                tally.strays += 1;
+                child.kill();
+                bench.lay_out(start.journal.as_deref(), &start.page);
+                child = Child::start(start.body)?;
+            }
+            (0..moment.calls).for_each(|_| child.to_system_call());
+            (0..moment.steps).for_each(|_| child.step());
         }
         child.kill();
         tally.kills += 1;

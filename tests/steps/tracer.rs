@@ -16,6 +16,16 @@ pub(crate) enum Stop {
     Otherwise(i32),
 }
 
+/// How far a child came that was to run to some instruction.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Run {
+    There,
+    /// It took another way, and is at its next mark.
+    Missed,
+    /// No breakpoint can be set there, and it is where it was.
+    Impossible,
+}
+
 /// How a child that may not be traced says so.
 const REFUSED: i32 = 77;
 
@@ -94,16 +104,50 @@ impl Child {
         }
     }
 
+    /// Lets it run to the next time that it is about to execute the instruction at this address.
+    pub(crate) fn run_to(&self, address: u64) -> Run {
+        let code = self.code(address);
+        // SAFETY: writes the child's own copy of its code: this breakpoint, and below what was there.
+        let put =
+            |word: libc::c_long| unsafe { libc::ptrace(libc::PTRACE_POKETEXT, self.pid, address, word) };
+        if put(code & !0xff | 0xcc) != 0 {
+            return Run::Impossible;
+        }
+        self.go(libc::PTRACE_CONT);
+        assert_eq!(put(code), 0, "taking a breakpoint away failed");
+        let mut registers = self.registers();
+        if registers.rip != address + 1 {
+            return Run::Missed;
+        }
+        registers.rip = address;
+        // SAFETY: `registers` outlives the call.
+        let set = unsafe { libc::ptrace(libc::PTRACE_SETREGS, self.pid, 0, &raw const registers) };
+        assert_eq!(set, 0, "writing registers failed");
+        Run::There
+    }
+
+    /// The address of its next instruction.
+    pub(crate) fn address(&self) -> u64 {
+        self.registers().rip
+    }
+
     /// Whether its next instruction is a system call.
     pub(crate) fn is_before_system_call(&self) -> bool {
+        self.code(self.address()) & 0xffff == 0x050f
+    }
+
+    fn registers(&self) -> libc::user_regs_struct {
         // SAFETY: zero is a value of all of its numbers.
         let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
         // SAFETY: `registers` outlives the call.
         let got = unsafe { libc::ptrace(libc::PTRACE_GETREGS, self.pid, 0, &raw mut registers) };
         assert_eq!(got, 0, "reading registers failed");
-        // SAFETY: reads the child's memory, where it is about to execute.
-        let code = unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, self.pid, registers.rip, 0) };
-        code & 0xffff == 0x050f
+        registers
+    }
+
+    fn code(&self, address: u64) -> libc::c_long {
+        // SAFETY: reads a word of the child's memory.
+        unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, self.pid, address, 0) }
     }
 
     /// Kills it where it is.
