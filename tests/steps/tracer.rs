@@ -53,9 +53,7 @@ impl Child {
             // SAFETY: ends the process at once; whatever it has is the parent's too.
             unsafe { libc::_exit(if refused { REFUSED } else { 1 }) }
         }
-        if pid < 0 {
-            return Err(format!("fork failed: {}", std::io::Error::last_os_error()));
-        }
+        assert!(pid > 0, "fork failed: {}", std::io::Error::last_os_error());
         let child = Child { pid };
         match child.wait() {
             Stop::There => {}
@@ -131,9 +129,9 @@ impl Child {
         self.registers().rip
     }
 
-    /// Whether its next instruction is a system call.
-    pub(crate) fn is_before_system_call(&self) -> bool {
-        self.code(self.address()) & 0xffff == 0x050f
+    /// Whether the instruction at this address is a system call.
+    pub(crate) fn is_system_call(&self, address: u64) -> bool {
+        self.code(address) & 0xffff == 0x050f
     }
 
     fn registers(&self) -> libc::user_regs_struct {
@@ -172,16 +170,12 @@ impl Drop for Child {
     }
 }
 
-/// Keeps this process and its children on the core that it runs on: they take turns anyway, and a step within one core is
-/// several times as fast as one across two.
-pub(crate) fn stay_on_one_core() {
-    // SAFETY: `set` is a plain bit set, and outlives the call. If it fails, everything is only slower.
-    unsafe {
-        let core = libc::sched_getcpu();
-        if let Ok(core) = usize::try_from(core) {
-            let mut set: libc::cpu_set_t = std::mem::zeroed();
-            libc::CPU_SET(core, &mut set);
-            libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
-        }
+/// Keeps this process and its children on one core: they take turns anyway, and a step within one core is several times as
+/// fast as one across two. `last`: on the last core that there is, else on the first.
+pub(crate) fn stay_on_one_core(last: bool) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    // Where it is refused everything is only slower.
+    if let Some(core) = if last { cores.last() } else { cores.first() } {
+        core_affinity::set_for_current(*core);
     }
 }
