@@ -331,7 +331,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
     }
 
     /// All of a cache but its threads.
-    pub(crate) fn assemble<K, V>(self) -> Result<(Parts<K, V, S>, Crew<K, V, S>), OpenError>
+    pub(crate) fn assemble<K, V>(self) -> Result<Assembled<K, V, S>, OpenError>
     where
         K: Hash + Eq + Clone + Send + Sync + 'static,
         V: Clone + Send + Sync + 'static,
@@ -410,6 +410,9 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         Ok((Parts { store, backend, desk, policies, recovery, note }, crew))
     }
 }
+
+/// A cache without threads, and what one of them needs.
+pub(crate) type Assembled<K, V, S> = (Parts<K, V, S>, Crew<K, V, S>);
 
 /// A cache that has no threads yet.
 pub(crate) struct Parts<K, V, S> {
