@@ -25,6 +25,9 @@ mod ring;
 mod signal;
 mod slab;
 mod stats;
+#[cfg(feature = "faults")]
+#[doc(hidden)]
+pub mod steps;
 mod store;
 mod sync;
 mod table;

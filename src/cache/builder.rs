@@ -3,13 +3,14 @@
 use std::{
     fmt,
     hash::{BuildHasher, Hash},
+    path::PathBuf,
     sync::Arc,
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use super::{
-    Ack, Cache, DefaultHasher,
+    Ack, Cache, DefaultHasher, Recovery,
     engine::{Engine, Policies, Thread},
     flights::Flights,
     journaled::{Journaled, WithJournal},
@@ -21,6 +22,8 @@ use crate::{
     epochs::Epochs,
     flusher::{Courier, Desk, Flusher, Settings},
     lane::Lanes,
+    recycle::Slots,
+    ring::Consumer,
     signal::Signal,
     store::{Shape, Store, Weigher},
     table::Table,
@@ -305,6 +308,43 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         S: BuildHasher + Send + Sync + 'static,
         J: Journaled<K, V>,
     {
+        let (parts, crew) = self.assemble()?;
+        let keeper = match &parts.store.journal {
+            None => None,
+            Some(journaling) => {
+                let (journal, room) = (Arc::clone(&journaling.journal), Arc::clone(&parts.store.room));
+                let keep = move || journal.keep(&room);
+                let named = thread::Builder::new().name("writeback-journal".into());
+                Some(named.spawn(keep).map_err(OpenError::Spawn)?)
+            }
+        };
+        let courier = Arc::clone(&crew.courier);
+        let carrying = Arc::clone(&courier);
+        let named = |name: &str| thread::Builder::new().name(name.into());
+        let spawned = named("writeback-courier").spawn(move || carrying.run()).and_then(|carrier| {
+            let flusher = named("writeback-flusher").spawn(move || crew.flusher().run())?;
+            Ok((carrier, flusher))
+        });
+        let (courier, flusher) = spawned.map_err(|error| {
+            courier.close();
+            if let Some(journaling) = &parts.store.journal {
+                journaling.journal.commits.stop();
+            }
+            OpenError::Spawn(error)
+        })?;
+        Ok(parts.into_cache(keeper, Some(courier), Some(flusher)))
+    }
+
+    /// All of a cache but its threads.
+    pub(crate) fn assemble<K, V>(self) -> Result<Assembled<K, V, S>, OpenError>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        B: Backend<K, V> + 'static,
+        W: Weigh<K, V>,
+        S: BuildHasher + Send + Sync + 'static,
+        J: Journaled<K, V>,
+    {
         self.check()?;
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let ring = self.capacity.clamp(64, 8192);
@@ -357,54 +397,87 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             opened_at: self.clock.now(),
             clock: self.clock,
         };
-        let keeper = match &store.journal {
-            None => None,
-            Some(journaling) => {
-                let (journal, room) = (Arc::clone(&journaling.journal), Arc::clone(&store.room));
-                let keep = move || journal.keep(&room);
-                let named = thread::Builder::new().name("writeback-journal".into());
-                Some(named.spawn(keep).map_err(OpenError::Spawn)?)
-            }
+        let policies = Policies {
+            ack,
+            write_timeout: self.write_timeout,
+            cache_absent: self.cache_absent,
+            drain_on_drop: self.drain_on_drop,
+            cores,
         };
-        let flusher = {
-            let journal = store.journal.as_ref().map(|journaling| Arc::clone(&journaling.journal));
-            let courier = Courier::new(Arc::clone(&backend), journal, Arc::clone(&signal));
-            let (store, desk) = (Arc::clone(&store), Arc::clone(&desk));
-            let (carrying, flushing) = (Arc::clone(&courier), Arc::clone(&courier));
-            let carry = move || carrying.run();
-            let run = move || Flusher::new(store, flushing, desk, settings, rings, slots).run();
-            let named = |name: &str| thread::Builder::new().name(name.into());
-            let spawned = named("writeback-courier").spawn(carry);
-            let spawned = spawned.and_then(|carrier| Ok((carrier, named("writeback-flusher").spawn(run)?)));
-            spawned.inspect_err(|_| courier.close())
+        let journal = store.journal.as_ref().map(|journaling| Arc::clone(&journaling.journal));
+        let crew = Crew {
+            store: Arc::clone(&store),
+            courier: Courier::new(Arc::clone(&backend), journal, signal),
+            desk: Arc::clone(&desk),
+            settings,
+            rings,
+            slots,
         };
-        let (courier, flusher) = flusher.map_err(|error| {
-            if let Some(journaling) = &store.journal {
-                journaling.journal.commits.stop();
-            }
-            OpenError::Spawn(error)
-        })?;
-        Ok(Cache::from_engine(Arc::new(Engine {
+        Ok((Parts { store, backend, desk, policies, recovery, note }, crew))
+    }
+}
+
+/// A cache without threads, and what one of them needs.
+pub(crate) type Assembled<K, V, S> = (Parts<K, V, S>, Crew<K, V, S>);
+
+/// A cache that has no threads yet.
+pub(crate) struct Parts<K, V, S> {
+    store: Arc<Store<K, V, S>>,
+    backend: Arc<dyn Backend<K, V>>,
+    pub(crate) desk: Arc<Desk>,
+    policies: Policies,
+    recovery: Option<Recovery>,
+    note: Option<PathBuf>,
+}
+
+impl<K, V, S> Parts<K, V, S>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
+    pub(crate) fn into_cache(
+        self,
+        keeper: Option<JoinHandle<()>>,
+        courier: Option<JoinHandle<()>>,
+        flusher: Option<JoinHandle<()>>,
+    ) -> Cache<K, V, S> {
+        Cache::from_engine(Arc::new(Engine {
             id: CacheId::next(),
-            store,
-            backend,
-            desk,
+            store: self.store,
+            backend: self.backend,
+            desk: self.desk,
             census: Census::new(),
             flights: Flights::new(),
-            policies: Policies {
-                ack,
-                write_timeout: self.write_timeout,
-                cache_absent: self.cache_absent,
-                drain_on_drop: self.drain_on_drop,
-                cores,
-            },
-            recovery,
-            note,
-            flusher: Thread::new(Some(flusher)),
-            courier: Thread::new(Some(courier)),
+            policies: self.policies,
+            recovery: self.recovery,
+            note: self.note,
+            flusher: Thread::new(flusher),
+            courier: Thread::new(courier),
             keeper: Thread::new(keeper),
             was_closed: false.into(),
-        })))
+        }))
+    }
+}
+
+/// What becomes the flusher, on the thread that runs it.
+pub(crate) struct Crew<K, V, S> {
+    store: Arc<Store<K, V, S>>,
+    pub(crate) courier: Arc<Courier<K, V>>,
+    desk: Arc<Desk>,
+    settings: Settings,
+    rings: Vec<Consumer>,
+    slots: Slots,
+}
+
+impl<K, V, S> Crew<K, V, S>
+where
+    K: Hash + Eq + Clone,
+    V: Clone,
+    S: BuildHasher,
+{
+    pub(crate) fn flusher(self) -> Flusher<K, V, S> {
+        Flusher::new(self.store, self.courier, self.desk, self.settings, self.rings, self.slots)
     }
 }
 

@@ -54,6 +54,16 @@ enum Trigger {
     Explicit,
 }
 
+/// What one round of the flusher came to.
+pub(crate) enum Round {
+    /// It has sent a batch off.
+    Sent,
+    /// There was nothing to send at this time.
+    Idle(Duration),
+    /// There will be no more rounds.
+    Last,
+}
+
 /// How the flusher is set up.
 pub(crate) struct Settings {
     pub(crate) max_delay: Duration,
@@ -200,14 +210,26 @@ where
         while self.step() {}
     }
 
-    /// One round. `false`: it was the last.
-    pub(crate) fn step(&mut self) -> bool {
+    /// One round, and a sleep if there was nothing to write. `false`: it was the last.
+    fn step(&mut self) -> bool {
+        match self.round() {
+            Round::Sent => true,
+            Round::Idle(now) => {
+                self.sleep(now);
+                true
+            }
+            Round::Last => false,
+        }
+    }
+
+    /// One round, without sleeping.
+    pub(crate) fn round(&mut self) -> Round {
         self.collect();
         if let Some(delivered) = self.courier.take_back() {
             self.come_back(delivered);
         }
         if !self.answer_requests() {
-            return false;
+            return Round::Last;
         }
         self.pending.deliver();
         self.tend_checkpoint();
@@ -217,12 +239,12 @@ where
             && let Some(trigger) = self.trigger(now)
             && self.send(trigger, now)
         {
-            return true;
+            return Round::Sent;
         }
         if self.draining == Some(true) && !self.has_news() {
             if self.pending.is_empty() && self.seal() {
                 self.ended = Ended::Drained;
-                return false;
+                return Round::Last;
             }
             if self.pending.is_all_parked() {
                 // Waiting longer changes nothing.
@@ -232,8 +254,7 @@ where
                 self.drain_replies.drain(..).for_each(|reply| reply.answer(Err((parked, cause.clone()))));
             }
         }
-        self.sleep(now);
-        true
+        Round::Idle(now)
     }
 
     /// Everything that became dirty goes into the book.

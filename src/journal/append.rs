@@ -147,6 +147,10 @@ impl Appender {
             at.store(tail + record::HEAD, 0, Ordering::Relaxed);
         }
         fault::point("pend: head off");
+        let head = format::head(format::finish_check(reserved.check, version, epoch), reserved.words);
+        if fault::broken("head-before-body") {
+            at.store(tail + record::HEAD, head, Ordering::Release);
+        }
         // Release, each: in this order for whoever finds the file after a kill.
         at.store(tail + record::VERSION, version, Ordering::Release);
         at.store(tail + record::EPOCH, epoch, Ordering::Release);
@@ -156,7 +160,6 @@ impl Appender {
             at.store(tail + record::STATE, first, Ordering::Release);
         }
         fault::point("pend: header");
-        let head = format::head(format::finish_check(reserved.check, version, epoch), reserved.words);
         at.store(tail + record::HEAD, head, Ordering::Release);
         fault::point("pend");
         open.newest = open.newest.max(epoch);

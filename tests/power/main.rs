@@ -178,7 +178,13 @@ fn enumerate_all(states: u64, breadth: Breadth) -> Total {
                 panic!("a loss of power breaks a promise: {what}");
             }
             if std::env::var_os("POWER_TRACE").is_some() {
-                println!("  {} {:?}: {} states, {:.1?}", seed, plan.name, total.counts.states, start.elapsed());
+                println!(
+                    "  {} {:?}: {} states, {:.1?}",
+                    seed,
+                    plan.name,
+                    total.counts.states,
+                    start.elapsed()
+                );
             }
             if said.elapsed() > Duration::from_secs(20) {
                 said = Instant::now();

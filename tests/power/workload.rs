@@ -269,7 +269,14 @@ fn write(plan: &Plan, seed: u64, writer: usize, cache: &Cache<u64, Vec<u8>>, row
             }
             _ => {
                 let nonce = fresh();
-                wrote(key, cache.put_acked(key, value(nonce, plan.longest), ack).unwrap_or_else(|error| panic!("{error:?} {:#?}", cache.stats())), nonce, ack);
+                wrote(
+                    key,
+                    cache
+                        .put_acked(key, value(nonce, plan.longest), ack)
+                        .unwrap_or_else(|error| panic!("{error:?} {:#?}", cache.stats())),
+                    nonce,
+                    ack,
+                );
             }
         }
     }
