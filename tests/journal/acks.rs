@@ -46,10 +46,10 @@ fn c02_every_acknowledged_write_survives() {
                 for n in 0..each {
                     let key = thread * 100_000 + n;
                     match n % 5 {
-                        0 => drop(cache.put_acked(key, n, ack).unwrap()),
+                        0 => cache.put_acked(key, n, ack).map(drop).unwrap(),
                         1 => tickets.push((key, cache.put_ticket(key, n, ack).unwrap())),
-                        2 => drop(cache.update_acked(key, |_| n, ack).unwrap()),
-                        3 => drop(cache.put_many_acked([(key, 1), (key, n)], ack).unwrap()),
+                        2 => cache.update_acked(key, |_| n, ack).map(drop).unwrap(),
+                        3 => cache.put_many_acked([(key, 1), (key, n)], ack).map(drop).unwrap(),
                         _ => {
                             cache.put(key, n).unwrap();
                             cache.remove_acked(&key, ack).unwrap();
@@ -123,7 +123,7 @@ fn c02_tickets_of_the_backend() {
     assert!(tickets.iter().all(|ticket| !ticket.is_ready()));
     gate.open();
     eventually("they are ready", || tickets.iter().all(writeback::Ticket::is_ready));
-    tickets.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+    tickets.into_iter().for_each(|ticket| ticket.wait().map(drop).unwrap());
     assert_eq!(rows.len(), 10);
     rows.set_fault(|_| Err(BackendError::permanent("never")));
     let ticket = cache.put_ticket(1, 5, Ack::Backend).unwrap();
@@ -184,7 +184,9 @@ fn c02_sync_policies() {
     let syncs = |cache: &Cache<u64, u64>| cache.stats().journal.unwrap().syncs;
     let always = opened("always", JournalSync::Always);
     let before = syncs(&always);
-    (0..20).for_each(|key| drop(always.put(key, key).unwrap()));
+    for key in 0..20 {
+        always.put(key, key).unwrap();
+    }
     assert!(syncs(&always) >= before + 20, "one after another they share nothing");
     let every = opened("every", JournalSync::Every(Duration::from_millis(20)));
     let before = syncs(&every);
@@ -192,7 +194,9 @@ fn c02_sync_policies() {
     eventually("it syncs by itself", || syncs(&every) > before);
     let never = opened("never", JournalSync::Never);
     let before = syncs(&never);
-    (0..1_000).for_each(|key| drop(never.put(key, key).unwrap()));
+    for key in 0..1_000 {
+        never.put(key, key).unwrap();
+    }
     thread::sleep(Duration::from_millis(60));
     assert_eq!(syncs(&never), before);
     never.sync().unwrap();

@@ -46,7 +46,9 @@ fn f54_the_journal_of_another_backend() {
     let path = folder.path().join("a.journal");
     let (x, y) = (down(), Arc::new(Rows::new()));
     let cache = named(&path, "X", &x, false).unwrap();
-    (0..10).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..10 {
+        cache.put(key, key).unwrap();
+    }
     assert!(!cache.stats().journal.unwrap().is_inconsistent);
     drop(cache);
     let before = fs::read(&path).unwrap();
@@ -86,7 +88,8 @@ fn f54_an_adopted_journal_after_a_crash() {
     let copy = crate::common::crash(&path, "copy.journal");
     drop(cache);
     for path in [path, copy] {
-        let cache = named(&path, "Y", &y, false).unwrap_or_else(|error| panic!("not its own after adoption: {error}"));
+        let cache = named(&path, "Y", &y, false)
+            .unwrap_or_else(|error| panic!("not its own after adoption: {error}"));
         assert_eq!(cache.len(), 2);
         drop(cache);
         assert!(matches!(refusal(named(&path, "X", &x, false)), JournalError::OtherBackend { dirty: 2, .. }));
@@ -99,7 +102,9 @@ fn f54_a_part_of_the_journal_is_missing() {
     let path = folder.path().join("a.journal");
     let rows = down();
     let cache = named(&path, "X", &rows, false).unwrap();
-    (0..900).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..900 {
+        cache.put(key, key).unwrap();
+    }
     drop(cache);
     let whole = fs::read(&path).unwrap();
     let segment = u64::from_le_bytes(whole[32..40].try_into().unwrap()) as usize;

@@ -19,7 +19,8 @@ fn c09_a_backend_that_is_down_does_not_grow_the_journal() {
     let path = folder.path().join("a.journal");
     let rows = down();
     let keys = 10_000;
-    let cache = quiet(&rows).capacity(20_000).lanes(2).journal(&path).journal_size(SMALL).open::<u64, u64>().unwrap();
+    let cache =
+        quiet(&rows).capacity(20_000).lanes(2).journal(&path).journal_size(SMALL).open::<u64, u64>().unwrap();
     let least = fs::metadata(&path).unwrap().len();
     let puts = scaled(200_000, 10_000_000);
     thread::scope(|scope| {
@@ -76,7 +77,16 @@ fn c09_a_full_cache_is_never_short_of_journal() {
     }
     let length = fs::metadata(&path).unwrap().len();
     println!("{written} dirty, {length} bytes");
-    assert_eq!(open(&crash(&path, "copy"), &{ rows.clear_fault(); Arc::clone(&rows) }).recovery().unwrap().entries as u64, written);
+    assert_eq!(
+        open(&crash(&path, "copy"), &{
+            rows.clear_fault();
+            Arc::clone(&rows)
+        })
+        .recovery()
+        .unwrap()
+        .entries as u64,
+        written
+    );
 }
 
 /// Where the journal may not grow, writers wait, are told, and go on when there is room; `flush` and reads work all the time.
@@ -209,10 +219,16 @@ fn f09_an_eviction_storm_leaves_what_is_dirty() {
         cache.put(key, key).unwrap();
     }
     cache.flush().unwrap();
-    (10_000..200_000).for_each(|key| drop(rows.insert(key, key)));
+    for key in 10_000..200_000 {
+        rows.insert(key, key);
+    }
     rows.set_fault(|_| Err(writeback::BackendError::transient("down")));
     for key in (0..600).filter(|key| key % 3 != 0) {
-        if key % 3 == 1 { cache.put(key, key + 1).map(drop).unwrap() } else { cache.remove(&key).map(drop).unwrap() }
+        if key % 3 == 1 {
+            cache.put(key, key + 1).map(drop).unwrap()
+        } else {
+            cache.remove(&key).map(drop).unwrap()
+        }
     }
     let dirty: HashSet<u64> = (0..1_000).filter(|key| cache.is_dirty(key)).collect();
     assert_eq!(dirty.len(), 400);
@@ -246,7 +262,10 @@ fn f09_an_eviction_storm_leaves_what_is_dirty() {
     rows.clear_fault();
     cache.flush().unwrap();
     for key in 0..600 {
-        assert_eq!(rows.get(&key), if key % 3 == 2 { None } else { Some(if key % 3 == 0 { key } else { key + 1 }) });
+        assert_eq!(
+            rows.get(&key),
+            if key % 3 == 2 { None } else { Some(if key % 3 == 0 { key } else { key + 1 }) }
+        );
     }
 }
 

@@ -1,17 +1,13 @@
 //! F45, F46, C11: whatever happens to the bytes of a journal, opening it never panics, never keeps silent, never makes
 //! values up, and never loses what is whole.
 
-use std::{
-    collections::HashMap,
-    fs,
-    ops::Range,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, fs, ops::Range, path::PathBuf, sync::Arc};
 
 use writeback::{Cache, DamageKind, JournalError, OpenError};
 
-use crate::common::{NEVER, Rng, Rows, SMALL, crash, down, image, open, place, quiet, refusal, scaled, try_open};
+use crate::common::{
+    NEVER, Rng, Rows, SMALL, crash, down, image, open, place, quiet, refusal, scaled, try_open,
+};
 
 /// Bytes before the first segment, of which the first part never changes.
 const SUPERBLOCK: usize = 4096;
@@ -116,7 +112,8 @@ fn examine(patient: &Patient, bytes: &[u8], records: &[Place], damaged: &Range<u
         assert_eq!(cache.len(), records.len() - missing, "keys that nobody wrote, damaged {damaged:?}");
         missing
     };
-    let later = |place: &Place| place.segment == segment_of(records, damaged) && place.at.start >= damaged.end;
+    let later =
+        |place: &Place| place.segment == segment_of(records, damaged) && place.at.start >= damaged.end;
     match patient.open(bytes, false) {
         Ok(cache) => {
             let missing = expect(&cache);
@@ -213,7 +210,10 @@ fn f45_every_byte_of_a_small_journal() {
         bytes[at] = good[at];
     }
     println!("{tally:?}");
-    assert!(tally.whole > 0 && tally.tail_reported > 0 && tally.refused > 0 && tally.superblock > 0, "{tally:?}");
+    assert!(
+        tally.whole > 0 && tally.tail_reported > 0 && tally.refused > 0 && tally.superblock > 0,
+        "{tally:?}"
+    );
 }
 
 #[test]
@@ -237,10 +237,9 @@ fn f45_random_damage_of_any_length() {
             let record = &records[rng.below(records.len() as u64) as usize];
             record.at.start + rng.below(record.at.len() as u64) as usize
         };
-        let segment_end = records
-            .iter()
-            .find(|place| place.at.end > start)
-            .map_or(end, |at| records.iter().filter(|one| one.segment == at.segment).next_back().unwrap().at.end);
+        let segment_end = records.iter().find(|place| place.at.end > start).map_or(end, |at| {
+            records.iter().filter(|one| one.segment == at.segment).next_back().unwrap().at.end
+        });
         let stop = (start + length).min(if start < SUPERBLOCK { SUPERBLOCK } else { segment_end });
         harm(&mut bytes[start..stop], kind, &mut rng);
         let damaged = difference(&good, &bytes, start..stop);
@@ -248,7 +247,10 @@ fn f45_random_damage_of_any_length() {
         examine(&patient, &bytes, &records, &damaged, &mut tally);
     }
     println!("{tally:?}");
-    assert!(tally.whole > 0 && tally.tail_reported > 0 && tally.refused > 0 && tally.superblock > 0, "{tally:?}");
+    assert!(
+        tally.whole > 0 && tally.tail_reported > 0 && tally.refused > 0 && tally.superblock > 0,
+        "{tally:?}"
+    );
 }
 
 /// From some record of the last segment on, everything is garbage.
@@ -303,7 +305,11 @@ fn f45_damage_at_the_end_of_a_full_segment_is_in_the_middle() {
         }
     }
     assert!(full > 0);
-    assert_eq!(refused, 4 * full, "damage with later records of the same thread behind it was taken for a tail");
+    assert_eq!(
+        refused,
+        4 * full,
+        "damage with later records of the same thread behind it was taken for a tail"
+    );
 }
 
 /// After a refusal the journal is as it was, however often one tries; the tool is named; salvaging goes on.
@@ -317,10 +323,16 @@ fn f46_no_crash_loop() {
     for _ in 0..3 {
         let error = refusal(patient.open(&bytes, false));
         let text = error.to_string();
-        assert!(text.contains("writeback journal repair") && text.contains("journal_salvage(true)"), "{text}");
+        assert!(
+            text.contains("writeback journal repair") && text.contains("journal_salvage(true)"),
+            "{text}"
+        );
         let JournalError::Damaged { saved: 29, damage, .. } = error else { panic!("{error:?}") };
         let until = records[11].at.start as u64;
-        assert_eq!((damage[0].offset, damage[0].kind), (records[10].at.start as u64, DamageKind::Middle { until }));
+        assert_eq!(
+            (damage[0].offset, damage[0].kind),
+            (records[10].at.start as u64, DamageKind::Middle { until })
+        );
     }
     let cache = patient.open(&bytes, true).unwrap();
     assert_eq!(cache.len(), 29);
@@ -345,7 +357,12 @@ fn f46_a_salvaged_journal_survives_the_next_crash() {
     let cache = patient.open(&bytes, true).unwrap();
     cache.put(100, 100).unwrap();
     let copy = crash(&patient.path, "again.journal");
-    let again = quiet(&patient.rows).journal(&copy).journal_size(SMALL).journal_salvage(true).open::<u64, u64>().unwrap();
+    let again = quiet(&patient.rows)
+        .journal(&copy)
+        .journal_size(SMALL)
+        .journal_salvage(true)
+        .open::<u64, u64>()
+        .unwrap();
     assert_eq!(again.len(), 30);
     assert_eq!(again.peek(&100), Some(100));
     assert!((0..30).filter(|key| *key != 10).all(|key| again.peek(&key) == Some(value_of(key))));
@@ -369,7 +386,10 @@ fn f46_a_cut_file_is_refused() {
             Some(JournalError::Damaged { damage, .. }) => {
                 assert!(cut >= SUPERBLOCK);
                 let bytes = (good.len() - cut) as u64;
-                assert!(damage.iter().any(|one| one.kind == DamageKind::Missing { bytes }), "{cut}: {damage:?}");
+                assert!(
+                    damage.iter().any(|one| one.kind == DamageKind::Missing { bytes }),
+                    "{cut}: {damage:?}"
+                );
                 missing += 1;
                 let cache = patient.open(&good[..cut], true).unwrap();
                 let whole = records.iter().filter(|record| record.at.end <= cut);

@@ -98,7 +98,9 @@ fn f49_a_full_disk_is_a_typed_error_and_ends() {
     rows.clear_fault();
     cache.flush().unwrap();
     eventually("writes go on", || cache.put(1, vec![1]).is_ok());
-    (0..20_000).for_each(|n| drop(cache.put(n % 10, vec![2; 1_000]).unwrap()));
+    for n in 0..20_000 {
+        cache.put(n % 10, vec![2; 1_000]).unwrap();
+    }
     assert!(cache.close(PATIENCE).is_drained());
     assert_eq!(rows.len() as u64, written);
 }
@@ -170,7 +172,9 @@ fn f48_child() {
         .journal_sync(writeback::JournalSync::Never)
         .open::<u64, u64>()
         .unwrap();
-    (0..100).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..100 {
+        cache.put(key, key).unwrap();
+    }
     let before = cache.stats().journal.unwrap();
     let ticket = cache.put_ticket(100, 100, Ack::Synced).unwrap();
     ticket.wait().unwrap();
@@ -215,7 +219,9 @@ fn f48_child_never() {
         let error = cache.put_acked(1, round, Ack::Synced).unwrap_err();
         assert!(matches!(error, Error::NotSynced { .. }), "{error}");
         assert_eq!(cache.get(&1).unwrap(), Some(round), "the write is in the cache");
-        (10..20).for_each(|key| drop(cache.put(key, round).unwrap()));
+        for key in 10..20 {
+            cache.put(key, round).unwrap();
+        }
         assert!(cache.sync().is_err());
     }
     assert!(cache.stats().journal.unwrap().is_poisoned);
@@ -242,7 +248,8 @@ fn f48_fdatasync_that_fails_once() {
         .env("WRITEBACK_TEST_CHILD", folder.path())
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     if text.contains("ptrace") && text.contains("not permitted") {
         println!("SKIPPED: strace may not trace here");
         return;
@@ -293,7 +300,8 @@ fn f50_a_slow_sync_slows_only_those_who_wait_for_it() {
         .env("WRITEBACK_TEST_CHILD", folder.path())
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     println!("{text}");
     if text.contains("ptrace") && text.contains("not permitted") {
         println!("SKIPPED: strace may not trace here");

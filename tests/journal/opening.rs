@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt, sync::Arc, thread, time::Duration, t
 use writeback::{BackendError, Cache, JournalError, JournalSync, OpenError, backend::Memory};
 
 use crate::common::{
-    Gate, OpenAtEnd, PATIENCE, Rows, SMALL, child_place, crash, down, eventually, image, open, place,
-    quiet, refusal, scaled, spawn, try_open,
+    Gate, OpenAtEnd, PATIENCE, Rows, SMALL, child_place, crash, down, eventually, image, open, place, quiet,
+    refusal, scaled, spawn, try_open,
 };
 
 #[test]
@@ -103,7 +103,9 @@ fn f52_a_killed_owner_leaves_no_lock() {
 fn f52_child_owner() {
     let Some(folder) = child_place() else { return };
     let cache = open(&folder.join("a.journal"), &down());
-    (0..100).for_each(|key| drop(cache.put(key, key + 1).unwrap()));
+    for key in 0..100 {
+        cache.put(key, key + 1).unwrap();
+    }
     fs::write(folder.join("ready"), "").unwrap();
     thread::sleep(PATIENCE);
 }
@@ -230,11 +232,16 @@ fn c01_a_smaller_cache_writes_the_rest_through() {
     let path = folder.path().join("a.journal");
     let dead = down();
     let cache = open(&path, &dead);
-    (0..1_000).for_each(|key| drop(cache.put(key, key + 1).unwrap()));
-    (0..100).for_each(|key| drop(cache.remove(&key).unwrap()));
+    for key in 0..1_000 {
+        cache.put(key, key + 1).unwrap();
+    }
+    for key in 0..100 {
+        cache.remove(&key).unwrap();
+    }
     drop(cache);
     let before = fs::read(&path).unwrap();
-    let smaller = |rows: &Arc<Rows>| quiet(rows).capacity(100).journal(&path).journal_size(SMALL).open::<u64, u64>();
+    let smaller =
+        |rows: &Arc<Rows>| quiet(rows).capacity(100).journal(&path).journal_size(SMALL).open::<u64, u64>();
     for _ in 0..2 {
         let error = refusal(smaller(&dead));
         let JournalError::TooMuch { excess, ref source, .. } = error else { panic!("{error}") };
@@ -249,7 +256,9 @@ fn c01_a_smaller_cache_writes_the_rest_through() {
         left -= 1;
         if left < 0 { Err(BackendError::permanent("no more")) } else { Ok(()) }
     });
-    (0..100).for_each(|key| drop(some.insert(key, 77)));
+    for key in 0..100 {
+        some.insert(key, 77);
+    }
     assert!(matches!(refusal(smaller(&some)), JournalError::TooMuch { .. }));
     assert!(fs::read(&path).unwrap() == before, "a refused journal was changed");
     assert_eq!(some.ops_applied(), 300);
@@ -272,11 +281,13 @@ fn c01_a_lighter_cache_writes_the_rest_through() {
     let folder = place();
     let path = folder.path().join("a.journal");
     let cache = open(&path, &down());
-    (0..1_000).for_each(|key| drop(cache.put(key, 10).unwrap()));
+    for key in 0..1_000 {
+        cache.put(key, 10).unwrap();
+    }
     drop(cache);
     let rows = Arc::new(Rows::new());
     let cache = quiet(&rows)
-        .max_weight(1_000, |_, value| *value)
+        .max_weight(1_000, |_: &u64, value: &u64| *value)
         .journal(&path)
         .journal_size(SMALL)
         .open::<u64, u64>()
@@ -292,7 +303,11 @@ fn c01_a_lighter_cache_writes_the_rest_through() {
     let path = folder.path().join("b.journal");
     open(&path, &down()).put(1, 5_000).unwrap();
     let rows = Arc::new(Rows::new());
-    let cache = quiet(&rows).max_weight(1_000, |_, value| *value).journal(&path).open::<u64, u64>().unwrap();
+    let cache = quiet(&rows)
+        .max_weight(1_000, |_: &u64, value: &u64| *value)
+        .journal(&path)
+        .open::<u64, u64>()
+        .unwrap();
     assert_eq!(cache.recovery().unwrap().written_through, 1);
     assert_eq!(rows.get(&1), Some(5_000));
 }
@@ -304,7 +319,8 @@ fn c11_other_settings_over_the_same_journal() {
     let path = folder.path().join("a.journal");
     let rows = down();
     let mut written = 0;
-    let settings = [(1_u64, 1_usize, 100_u64), (8 << 20, 4, 64), (1 << 20, 0, 3), (1, 300, 8), (1 << 16, 1, 1)];
+    let settings =
+        [(1_u64, 1_usize, 100_u64), (8 << 20, 4, 64), (1 << 20, 0, 3), (1, 300, 8), (1 << 16, 1, 1)];
     for (size, lanes, puts) in settings {
         let cache = quiet(&rows)
             .capacity(1_000 + lanes)
@@ -314,7 +330,11 @@ fn c11_other_settings_over_the_same_journal() {
             .journal_limit(size.saturating_mul(2))
             .open::<u64, u64>()
             .unwrap();
-        assert_eq!(cache.recovery().unwrap().entries as u64, written, "opened with {size} bytes, {lanes} lanes");
+        assert_eq!(
+            cache.recovery().unwrap().entries as u64,
+            written,
+            "opened with {size} bytes, {lanes} lanes"
+        );
         assert_eq!(cache.recovery().unwrap().damage, []);
         for key in 0..written {
             assert_eq!(cache.get(&key).unwrap(), Some(key), "opened with {size} bytes, {lanes} lanes");

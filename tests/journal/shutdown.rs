@@ -33,7 +33,11 @@ impl Backend<u64, u64> for Noted {
                 *left = left.checked_sub(1).ok_or_else(|| BackendError::transient("one a second"))?;
             }
             let Change::Upsert(value) = op.change() else { panic!("nothing was removed") };
-            self.rows.lock().unwrap().entry(*op.key()).or_default().push((op.version(), op.attempt(), *value));
+            self.rows.lock().unwrap().entry(*op.key()).or_default().push((
+                op.version(),
+                op.attempt(),
+                *value,
+            ));
             Ok(())
         })
     }
@@ -58,7 +62,9 @@ fn f03_shutdown_with_a_deadline_keeps_the_rest_in_the_journal() {
             .unwrap()
     };
     let cache = open();
-    (0..10_000).for_each(|key| drop(cache.put(key, key * 3).unwrap()));
+    for key in 0..10_000 {
+        cache.put(key, key * 3).unwrap();
+    }
     rows.take(Some(1));
     let closed = cache.close(Duration::from_secs(1));
     let Closed::Remaining { dirty, journal, cause, .. } = &closed else { panic!("{closed:?}") };
@@ -91,10 +97,15 @@ fn f03_close_twice() {
     let path = folder.path().join("a.journal");
     let rows = down();
     let cache = open(&path, &rows);
-    (0..10).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..10 {
+        cache.put(key, key).unwrap();
+    }
     for _ in 0..2 {
         let closed = cache.close(Duration::from_millis(20));
-        assert!(matches!(&closed, Closed::Remaining { dirty: 10, journal: Some(at), .. } if *at == path), "{closed:?}");
+        assert!(
+            matches!(&closed, Closed::Remaining { dirty: 10, journal: Some(at), .. } if *at == path),
+            "{closed:?}"
+        );
     }
     assert!(matches!(cache.put(1, 2), Err(Error::Closed)));
     assert!(matches!(cache.sync(), Err(Error::Closed)));
@@ -113,14 +124,17 @@ fn c01_dropped_without_close() {
     let path = folder.path().join("a.journal");
     let rows = down();
     let cache = open(&path, &rows);
-    (0..10).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..10 {
+        cache.put(key, key).unwrap();
+    }
     drop(cache);
     let cache = open(&path, &rows);
     assert_eq!((cache.recovery().unwrap().entries, cache.stats().dirty), (10, 10));
     rows.clear_fault();
     drop(cache);
     // With time to drain it leaves nothing behind.
-    let cache = quiet(&rows).drain_on_drop(PATIENCE).journal(&path).journal_size(SMALL).open::<u64, u64>().unwrap();
+    let cache =
+        quiet(&rows).drain_on_drop(PATIENCE).journal(&path).journal_size(SMALL).open::<u64, u64>().unwrap();
     cache.put(11, 11).unwrap();
     drop(cache);
     assert_eq!(rows.len(), 11);
@@ -162,8 +176,12 @@ fn c10_a_clean_close_leaves_nothing() {
     for round in 0..10 {
         let cache = open(&path, &rows);
         assert_eq!(cache.recovery().unwrap().entries, 0);
-        (0..100).for_each(|key| drop(cache.put(key, round).unwrap()));
-        (50..60).for_each(|key| drop(cache.remove(&key).unwrap()));
+        for key in 0..100 {
+            cache.put(key, round).unwrap();
+        }
+        for key in 50..60 {
+            cache.remove(&key).unwrap();
+        }
         assert!(cache.close(PATIENCE).is_drained());
         // Even before the cache is dropped: it may be killed now.
         let copy = crash(&path, "copy.journal");
@@ -184,11 +202,15 @@ fn c10_removed_keys_do_not_rise_again() {
     let path = folder.path().join("a.journal");
     let rows = Arc::new(Rows::new());
     let cache = open(&path, &rows);
-    (0..40).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..40 {
+        cache.put(key, key).unwrap();
+    }
     cache.flush().unwrap();
     assert_eq!(rows.len(), 40);
     rows.set_fault(|_| Err(BackendError::transient("down")));
-    (0..20).for_each(|key| drop(cache.remove(&key).unwrap()));
+    for key in 0..20 {
+        cache.remove(&key).unwrap();
+    }
     let unflushed = crash(&path, "unflushed.journal");
     rows.clear_fault();
     cache.flush().unwrap();
@@ -197,7 +219,9 @@ fn c10_removed_keys_do_not_rise_again() {
 
     // The rows as they were when nothing of the removal had reached the backend.
     let old = Arc::new(Rows::new());
-    (0..40).for_each(|key| drop(old.insert(key, key)));
+    for key in 0..40 {
+        old.insert(key, key);
+    }
     for (path, rows) in [(unflushed, &old), (flushed, &rows)] {
         let again = open(&path, rows);
         for key in 0..40 {
@@ -230,7 +254,9 @@ fn c10_older_records_do_not_come_back() {
     let retired = cache.stats().journal.unwrap().retirements;
     let mut n = 0;
     while cache.stats().journal.unwrap().retirements < retired + 3 {
-        (1_000..1_500).for_each(|key| drop(cache.put(key, n).unwrap()));
+        for key in 1_000..1_500 {
+            cache.put(key, n).unwrap();
+        }
         cache.flush().unwrap();
         n += 1;
         assert!(n < 100_000, "no record is ever declared dead");

@@ -12,7 +12,8 @@ use std::{
 };
 
 use writeback::{
-    BackendError, Cache, Codec, CodecError, Error, JournalError, OpenError, Plain, PlainBytes, backend::Memory,
+    BackendError, Cache, Codec, CodecError, Error, JournalError, OpenError, Plain, PlainBytes,
+    backend::Memory,
 };
 
 use crate::common::{NEVER, PATIENCE, Rows, SMALL, down, image, open, place, quiet, refusal};
@@ -68,7 +69,12 @@ where
 #[test]
 fn c02_all_kinds_of_keys_and_values() {
     survive(&[("".to_owned(), "".to_owned()), ("a".into(), "b".into()), ("käse".into(), "\0".into())]);
-    survive(&[(vec![], vec![]), (vec![0_u8], vec![0_u8; 1_000]), (vec![0, 0], vec![1]), (vec![255; 300], vec![9; 7])]);
+    survive(&[
+        (vec![], vec![]),
+        (vec![0_u8], vec![0_u8; 1_000]),
+        (vec![0, 0], vec![1]),
+        (vec![255; 300], vec![9; 7]),
+    ]);
     survive(&[((), ())]);
     survive(&[((1_u32, "a".to_owned()), (1_u8, vec![1_u64, 2])), ((1, "b".into()), (0, vec![]))]);
     survive(&[([1_u8; 16], Some(Duration::from_millis(3))), ([0; 16], None)]);
@@ -210,7 +216,7 @@ fn c11_a_codec_that_fails_writes_nothing() {
         mood.store(FINE, Ordering::SeqCst);
         cache.put(3, 3).unwrap();
         cache.put(1, 1).unwrap();
-        drop(cache.remove(&3).unwrap());
+        cache.remove(&3).unwrap();
         let copy = crate::common::crash(&path, "copy.journal");
         let again = moody(&copy, &rows, &mood).unwrap();
         assert_eq!(again.recovery().unwrap().damage, []);
@@ -235,7 +241,9 @@ fn c11_a_codec_that_cannot_read_what_is_there() {
     let path = folder.path().join("a.journal");
     let (rows, mood) = (down(), Arc::new(AtomicU64::new(FINE)));
     let cache = moody(&path, &rows, &mood).unwrap();
-    (0..10).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..10 {
+        cache.put(key, key).unwrap();
+    }
     drop(cache);
     let before = image(&path);
     mood.store(REFUSES_TO_DECODE, Ordering::SeqCst);
@@ -262,7 +270,9 @@ fn c09_a_codec_that_fails_under_the_flusher() {
         let path = folder.path().join("a.journal");
         let (rows, mood) = (down(), Arc::new(AtomicU64::new(FINE)));
         let cache = moody(&path, &rows, &mood).unwrap();
-        (0..100).for_each(|key| drop(cache.put(key, key).unwrap()));
+        for key in 0..100 {
+            cache.put(key, key).unwrap();
+        }
         // Removes need no codec for values, so they can fill the journal while it is broken.
         mood.store(broken, Ordering::SeqCst);
         let mut full = 0;
@@ -285,7 +295,9 @@ fn c09_a_codec_that_fails_under_the_flusher() {
         assert!((0..100).all(|key| again.peek(&key) == Some(key)), "mood {broken}");
         drop(again);
         crate::common::eventually("it works again", || cache.put(5_000, 1).is_ok());
-        (0..3_000).for_each(|n| drop(cache.put(5_000, n).unwrap()));
+        for n in 0..3_000 {
+            cache.put(5_000, n).unwrap();
+        }
         rows.clear_fault();
         cache.flush().unwrap();
         assert!((0..100).all(|key| rows.get(&key) == Some(key)), "mood {broken}");
