@@ -106,17 +106,25 @@ pub(super) fn with_journal<K, V, R>(
         salvage: settings.salvage,
     };
     let unreadable = |unreadable| JournalError::unreadable(&wanted.path, unreadable);
+    if matches!(wanted.path.try_exists(), Ok(false)) {
+        // Before a new one is made: a refused opening leaves nothing behind.
+        check_note(backend, None)?;
+    }
     let Opened { mut file, bytes } = file::open(&wanted)?;
     let mut scan = recover::scan(&bytes).map_err(unreadable)?;
+    check_note(backend, Some(scan.identity.salt))?;
+    let is_damaged = scan.is_damaged(file::rebooted_since(scan.boot));
     let made;
     if !file::fits(&scan, &wanted)? {
         Opened { file, bytes: made } = file::create(&wanted)?;
+        // Nothing is left of the old one but what was wrong with it, and how far its versions had come.
+        let (damage, newest_epoch) = (scan.damage, scan.newest_epoch);
         scan = recover::scan(&made).map_err(unreadable)?;
+        scan.damage = damage;
+        scan.newest_epoch = scan.newest_epoch.max(newest_epoch);
     }
-    check_note(backend, Some(scan.identity.salt))?;
     let is_foreign = scan.identity.backend != crate::journal::stored_name(&wanted.backend);
-    let is_inconsistent =
-        (is_foreign && !scan.live.is_empty()) || scan.is_damaged(file::rebooted_since(scan.boot));
+    let is_inconsistent = (is_foreign && !scan.live.is_empty()) || is_damaged;
     let max_segments =
         settings.limit.map_or(usize::MAX, |limit| (limit / scan.identity.segment_bytes as u64) as usize);
     let keeping = Keeping { policy: settings.sync, max_segments, signal: Arc::clone(signal) };

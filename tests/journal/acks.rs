@@ -65,7 +65,9 @@ fn c02_every_acknowledged_write_survives() {
     });
     let copy = crash(&path, "copy.journal");
     let stored = Arc::new(Rows::new());
-    rows.rows().into_iter().for_each(|(key, value)| { stored.insert(key, value); });
+    rows.rows().into_iter().for_each(|(key, value)| {
+        stored.insert(key, value);
+    });
     for key in (0..each).flat_map(|n| [300_000 + n, 700_000 + n]) {
         let n = key % 100_000;
         assert_eq!(rows.get(&key), (n % 5 != 4).then_some(n), "Ack::Backend, key {key}");

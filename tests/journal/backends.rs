@@ -40,6 +40,13 @@ fn named(
         .open()
 }
 
+/// Never in place: a cache that was just dropped may still have the old file mapped.
+fn put_file(path: &std::path::Path, bytes: &[u8]) {
+    let fresh = path.with_extension("fresh");
+    fs::write(&fresh, bytes).unwrap();
+    fs::rename(&fresh, path).unwrap();
+}
+
 #[test]
 fn f54_the_journal_of_another_backend() {
     let folder = place();
@@ -109,17 +116,17 @@ fn f54_a_part_of_the_journal_is_missing() {
     let whole = fs::read(&path).unwrap();
     let segment = u64::from_le_bytes(whole[32..40].try_into().unwrap()) as usize;
     let cut = &whole[..whole.len() - segment];
-    fs::write(&path, cut).unwrap();
+    put_file(&path, cut);
     assert!(matches!(refusal(named(&path, "X", &rows, false)), JournalError::Damaged { .. }));
     assert!(fs::read(&path).unwrap() == cut);
     // One in the middle, cut out or wiped.
     let mut wiped = whole.clone();
     wiped[4096..4096 + segment].fill(0);
-    fs::write(&path, &wiped).unwrap();
+    put_file(&path, &wiped);
     assert!(matches!(refusal(named(&path, "X", &rows, false)), JournalError::Damaged { .. }));
     let mut shifted = whole.clone();
     shifted.drain(4096..4096 + segment);
-    fs::write(&path, &shifted).unwrap();
+    put_file(&path, &shifted);
     assert!(matches!(refusal(named(&path, "X", &rows, false)), JournalError::Damaged { .. }));
     let cache = Cache::builder()
         .capacity(1_000)
@@ -142,12 +149,44 @@ mod sqlite {
         Sqlite::open(folder.join("rows.db")).unwrap().table("rows").unwrap()
     }
 
+    /// A table that takes nothing while there is a file `down` beside it.
+    struct Fragile(SqliteTable<u64, u64>, std::path::PathBuf);
+
+    impl Backend<u64, u64> for Fragile {
+        fn load(&self, keys: &[u64]) -> Result<Vec<Option<u64>>, BackendError> {
+            self.0.load(keys)
+        }
+
+        fn apply(&self, batch: &Batch<u64, u64>) -> Answers {
+            if self.1.exists() {
+                batch.none_stored(BackendError::transient("down"))
+            } else {
+                self.0.apply(batch)
+            }
+        }
+
+        fn identity(&self) -> String {
+            Backend::<u64, u64>::identity(&self.0)
+        }
+
+        fn journal_note(&self) -> Option<std::path::PathBuf> {
+            Backend::<u64, u64>::journal_note(&self.0)
+        }
+    }
+
+    /// From now on the table takes nothing, or takes everything.
+    fn set_down(folder: &std::path::Path, down: bool) {
+        let sign = folder.join("down");
+        if down { fs::write(sign, "").unwrap() } else { fs::remove_file(sign).unwrap() }
+    }
+
     fn keep(folder: &std::path::Path, journal: &str) -> Result<Cache<u64, u64>, OpenError> {
         Cache::builder()
             .capacity(1_000)
             .max_delay(NEVER)
             .drain_on_drop(Duration::ZERO)
-            .backend(table(folder))
+            .retry(Duration::from_millis(1), Duration::from_millis(8))
+            .backend(Fragile(table(folder), folder.join("down")))
             .journal(folder.join(journal))
             .journal_size(SMALL)
             .open()
@@ -161,6 +200,7 @@ mod sqlite {
     fn f54_a_database_does_not_forget_its_journal() {
         let folder = place();
         let folder = folder.path();
+        set_down(folder, true);
         let cache = keep(folder, "a.journal").unwrap();
         cache.put(1, 10).unwrap();
         // Also while it is open, and as a crash now would leave it.
@@ -187,12 +227,14 @@ mod sqlite {
         // Its own journal is welcome, and after a drained close everything is.
         let cache = keep(folder, "a.journal").unwrap();
         assert_eq!(cache.recovery().unwrap().entries, 1);
+        set_down(folder, false);
         assert!(cache.close(PATIENCE).is_drained());
         drop(cache);
         let cache = plain(folder).unwrap();
         assert_eq!(cache.get(&1).unwrap(), Some(10));
         drop(cache);
         let cache = keep(folder, "b.journal").unwrap();
+        set_down(folder, true);
         cache.put(2, 20).unwrap();
         drop(cache);
         let error = refusal(keep(folder, "a.journal"));
@@ -210,6 +252,7 @@ mod sqlite {
     fn f54_a_deleted_journal_is_missed() {
         let folder = place();
         let folder = folder.path();
+        set_down(folder, true);
         keep(folder, "a.journal").unwrap().put(1, 10).unwrap();
         fs::remove_file(folder.join("a.journal")).unwrap();
         let error = refusal(keep(folder, "a.journal"));
@@ -221,6 +264,7 @@ mod sqlite {
     fn f54_a_moved_journal_is_known() {
         let folder = place();
         let folder = folder.path();
+        set_down(folder, true);
         keep(folder, "a.journal").unwrap().put(1, 10).unwrap();
         fs::rename(folder.join("a.journal"), folder.join("moved.journal")).unwrap();
         let cache = keep(folder, "moved.journal").unwrap();
@@ -235,6 +279,7 @@ mod sqlite {
     fn f54_a_damaged_note() {
         let folder = place();
         let folder = folder.path();
+        set_down(folder, true);
         keep(folder, "a.journal").unwrap().put(1, 10).unwrap();
         let JournalError::Forgotten { marker, .. } = refusal(plain(folder)) else { panic!() };
         for note in [&b""[..], b"garbage", &[0xff; 300]] {
@@ -244,6 +289,7 @@ mod sqlite {
             println!("{}", opened.err().unwrap());
         }
         let cache = keep(folder, "a.journal").unwrap();
+        set_down(folder, false);
         assert!(cache.close(PATIENCE).is_drained());
         drop(cache);
         assert!(plain(folder).is_ok());

@@ -298,7 +298,7 @@ fn c01_more_keys_than_fit() {
     let copy = crash(&path, "copy");
     // As it is now in the backend, with what the journal remembers over it.
     let snapshot = Arc::new(Rows::unrecorded());
-    rows.rows().into_iter().for_each(|(key, value)| drop(snapshot.insert(key, value)));
+    rows.rows().into_iter().for_each(|(key, value)| { snapshot.insert(key, value); });
     let again = open(&copy, &snapshot);
     for key in 0..keys {
         assert_eq!(again.get(&key).unwrap(), last[key as usize], "key {key} after a crash");

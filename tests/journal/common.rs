@@ -86,7 +86,10 @@ pub(crate) fn image(path: &Path) -> Vec<u8> {
 #[track_caller]
 pub(crate) fn crash(path: &Path, name: &str) -> PathBuf {
     let copy = path.with_file_name(name);
-    fs::write(&copy, image(path)).unwrap();
+    let fresh = path.with_file_name("fresh");
+    // Never in place: a cache that was just dropped may still have an earlier copy mapped.
+    fs::write(&fresh, image(path)).unwrap();
+    fs::rename(&fresh, &copy).unwrap();
     copy
 }
 

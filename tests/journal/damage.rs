@@ -79,7 +79,10 @@ impl Patient {
     }
 
     fn open(&self, bytes: &[u8], salvage: bool) -> Result<Cache<u64, u64>, OpenError> {
-        fs::write(&self.path, bytes).unwrap();
+        // Never in place: a cache that was just dropped may still have the old file mapped, and it is not this test's to cut.
+        let fresh = self.path.with_extension("fresh");
+        fs::write(&fresh, bytes).unwrap();
+        fs::rename(&fresh, &self.path).unwrap();
         quiet(&self.rows).journal(&self.path).journal_size(SMALL).journal_salvage(salvage).open()
     }
 }
