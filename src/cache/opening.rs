@@ -51,6 +51,8 @@ pub(super) struct Begun<'a, K, V> {
 pub(super) struct Contents<'a> {
     scan: Scan<'a>,
     is_inconsistent: bool,
+    /// By how many segments the journal is too small for new writes beside what is needed.
+    wanted_free: usize,
     start: Instant,
 }
 
@@ -132,16 +134,11 @@ pub(super) fn with_journal<K, V, R>(
     let free = scan.segments - needed.len();
     let journal = Journal::open(file, wanted.path.clone(), identity, scan.segments, needed, keeping)
         .map_err(|source| JournalError::Io { path: wanted.path.clone(), doing: "mapping", source })?;
-    if free < 2 * writers + 8 {
-        // Room for new writes beside what is needed. Where the disk has none, they wait until the backend has taken some.
-        if journal.grow_by(2 * writers + 8 - free).is_err() {
-            journal.counters.growth_errors.fetch_add(1, Ordering::Relaxed);
-        }
-    }
     journal.counters.recovered.store(scan.live.len() as u64, Ordering::Relaxed);
     journal.counters.damages.store(scan.damage.len() as u64, Ordering::Relaxed);
     journal.counters.is_inconsistent.store(is_inconsistent, Ordering::Relaxed);
-    let contents = Contents { scan, is_inconsistent, start };
+    let wanted_free = (2 * writers + 8).saturating_sub(free);
+    let contents = Contents { scan, is_inconsistent, wanted_free, start };
     go_on(Begun { journal: Arc::new(journal), codec, contents })
 }
 
@@ -158,7 +155,7 @@ where
     S: BuildHasher,
 {
     let Some(journaling) = &store.journal else { return Ok(Recovery::default()) };
-    let Contents { scan, is_inconsistent, start } = contents;
+    let Contents { scan, is_inconsistent, wanted_free, start } = contents;
     let path = journaling.journal.path();
     let decode = |record: &Record<'_>| {
         store.decode(record.key, record.value).map_err(|source| JournalError::Undecodable {
@@ -190,6 +187,11 @@ where
             excess: excess.len(),
             source,
         })?;
+    }
+    // Only now that nothing refuses the journal any more: a refused one is left as it is. Where the disk has no room, new
+    // writes wait until the backend has taken some.
+    if journaling.journal.grow_by(wanted_free).is_err() {
+        journaling.journal.counters.growth_errors.fetch_add(1, Ordering::Relaxed);
     }
     if is_inconsistent {
         tracing::warn!(
@@ -253,8 +255,9 @@ fn write_note(marker: &Path, journal: &Path, salt: u64) -> std::io::Result<()> {
 /// Whether the backend is known to have unflushed writes in a journal other than the one whose salt is given.
 pub(super) fn check_note<K, V>(backend: &dyn Backend<K, V>, ours: Option<u64>) -> Result<(), JournalError> {
     let Some(marker) = backend.journal_note() else { return Ok(()) };
-    let text = match fs::read_to_string(&marker) {
-        Ok(text) => text,
+    let text = match fs::read(&marker) {
+        // A note that says nothing sensible names no journal that could be trusted in its place.
+        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(source) => {
             return Err(JournalError::Io {

@@ -288,7 +288,11 @@ mod sqlite {
             assert!(opened.is_err(), "opened with the note {note:?}");
             println!("{}", opened.err().unwrap());
         }
+        // Nothing says any more whose it was: whoever knows deletes it, and goes on with the journal.
+        assert!(matches!(refusal(keep(folder, "a.journal")), JournalError::Forgotten { .. }));
+        fs::remove_file(marker).unwrap();
         let cache = keep(folder, "a.journal").unwrap();
+        assert_eq!(cache.recovery().unwrap().entries, 1);
         set_down(folder, false);
         assert!(cache.close(PATIENCE).is_drained());
         drop(cache);
