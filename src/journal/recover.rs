@@ -200,6 +200,7 @@ pub struct Found {
 #[cfg(fuzzing)]
 pub fn found(bytes: &[u8]) -> Option<Found> {
     let scan = scan(bytes).ok()?;
-    let live = scan.live.values().map(|record| (record.key.to_vec(), record.value.map(<[u8]>::to_vec))).collect();
+    let live =
+        scan.live.values().map(|record| (record.key.to_vec(), record.value.map(<[u8]>::to_vec))).collect();
     Some(Found { live, damages: scan.damage.len() })
 }

@@ -55,7 +55,7 @@ fn c09_a_full_cache_is_never_short_of_journal() {
     let rows = down();
     let cache = quiet(&rows)
         .capacity(3_000)
-        .write_timeout(Duration::from_secs(2))
+        .write_timeout(Duration::from_secs(5))
         .journal(&path)
         .journal_size(SMALL)
         .open::<u64, u64>()
