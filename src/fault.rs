@@ -110,6 +110,7 @@ mod on {
     pub const RULES: &[&str] = &[
         // Records and acknowledgements.
         "live-before-publish",
+        "head-before-body",
         "put-makes-live",
         "live-before-announced",
         "reader-makes-live",

@@ -46,6 +46,13 @@ pub use error::{Error, HandleError, OpenError};
 pub use journal::{Damage, DamageKind, JournalError, JournalSync};
 pub use stats::{JournalStats, Stats};
 
+/// A journal without its file, for the fuzzer.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::journal::recover::{Found, found as scan};
+}
+
 /// Models of the lock-free parts, of the code as it is in this crate; see `loom-tests/README.md`.
 #[cfg(all(test, crossbeam_loom))]
 #[path = "../loom-tests/models/mod.rs"]

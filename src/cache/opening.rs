@@ -52,6 +52,8 @@ pub(super) struct Begun<'a, K, V> {
 pub(super) struct Contents<'a> {
     scan: Scan<'a>,
     is_inconsistent: bool,
+    /// By how many segments the journal is too small for new writes beside what is needed.
+    wanted_free: usize,
     start: Instant,
 }
 
@@ -110,19 +112,27 @@ pub(super) fn with_journal<K, V, R>(
         salvage: settings.salvage,
     };
     let unreadable = |unreadable| JournalError::unreadable(&wanted.path, unreadable);
+    if matches!(wanted.path.try_exists(), Ok(false)) {
+        // Before a new one is made: a refused opening leaves nothing behind.
+        check_note(backend, None)?;
+    }
     let Opened { mut file, bytes } = file::open(&wanted)?;
     fault::point("recovery: opened");
     let mut scan = recover::scan(&bytes).map_err(unreadable)?;
+    check_note(backend, Some(scan.identity.salt))?;
+    let is_damaged = scan.is_damaged(file::rebooted_since(scan.boot));
     let made;
     if !file::fits(&scan, &wanted)? {
         Opened { file, bytes: made } = file::create(&wanted)?;
+        // Nothing is left of the old one but what was wrong with it, and how far its versions had come.
+        let (damage, newest_epoch) = (scan.damage, scan.newest_epoch);
         scan = recover::scan(&made).map_err(unreadable)?;
+        scan.damage = damage;
+        scan.newest_epoch = scan.newest_epoch.max(newest_epoch);
     }
-    check_note(backend, Some(scan.identity.salt))?;
     fault::point("recovery: scanned");
     let is_foreign = scan.identity.backend != crate::journal::stored_name(&wanted.backend);
-    let is_inconsistent =
-        (is_foreign && !scan.live.is_empty()) || scan.is_damaged(file::rebooted_since(scan.boot));
+    let is_inconsistent = (is_foreign && !scan.live.is_empty()) || is_damaged;
     let max_segments =
         settings.limit.map_or(usize::MAX, |limit| (limit / scan.identity.segment_bytes as u64) as usize);
     let keeping = Keeping { policy: settings.sync, max_segments, signal: Arc::clone(signal) };
@@ -130,17 +140,12 @@ pub(super) fn with_journal<K, V, R>(
     let free = scan.segments - needed.len();
     let journal = Journal::open(file, wanted.path.clone(), identity, scan.segments, needed, keeping)
         .map_err(|source| JournalError::Io { path: wanted.path.clone(), doing: "mapping", source })?;
-    if free < 2 * writers + 8 {
-        // Room for new writes beside what is needed. Where the disk has none, they wait until the backend has taken some.
-        if journal.grow_by(2 * writers + 8 - free).is_err() {
-            journal.counters.growth_errors.fetch_add(1, Ordering::Relaxed);
-        }
-    }
     fault::point("recovery: mapped");
     journal.counters.recovered.store(scan.live.len() as u64, Ordering::Relaxed);
     journal.counters.damages.store(scan.damage.len() as u64, Ordering::Relaxed);
     journal.counters.is_inconsistent.store(is_inconsistent, Ordering::Relaxed);
-    let contents = Contents { scan, is_inconsistent, start };
+    let wanted_free = (2 * writers + 8).saturating_sub(free);
+    let contents = Contents { scan, is_inconsistent, wanted_free, start };
     go_on(Begun { journal: Arc::new(journal), codec, contents })
 }
 
@@ -157,7 +162,7 @@ where
     S: BuildHasher,
 {
     let Some(journaling) = &store.journal else { return Ok(Recovery::default()) };
-    let Contents { scan, is_inconsistent, start } = contents;
+    let Contents { scan, is_inconsistent, wanted_free, start } = contents;
     let path = journaling.journal.path();
     let decode = |record: &Record<'_>| {
         store.decode(record.key, record.value).map_err(|source| JournalError::Undecodable {
@@ -191,6 +196,11 @@ where
             source,
         })?;
         fault::point("recovery: written through");
+    }
+    // Only now that nothing refuses the journal any more: a refused one is left as it is. Where the disk has no room, new
+    // writes wait until the backend has taken some.
+    if journaling.journal.grow_by(wanted_free).is_err() {
+        journaling.journal.counters.growth_errors.fetch_add(1, Ordering::Relaxed);
     }
     if is_inconsistent {
         tracing::warn!(
@@ -255,8 +265,9 @@ fn write_note(marker: &Path, journal: &Path, salt: u64) -> std::io::Result<()> {
 /// Whether the backend is known to have unflushed writes in a journal other than the one whose salt is given.
 pub(super) fn check_note<K, V>(backend: &dyn Backend<K, V>, ours: Option<u64>) -> Result<(), JournalError> {
     let Some(marker) = backend.journal_note() else { return Ok(()) };
-    let text = match fs::read_to_string(&marker) {
-        Ok(text) => text,
+    let text = match fs::read(&marker) {
+        // A note that says nothing sensible names no journal that could be trusted in its place.
+        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(source) => {
             return Err(JournalError::Io {

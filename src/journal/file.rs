@@ -52,18 +52,37 @@ pub(crate) fn open(wanted: &Wanted) -> Result<Opened, JournalError> {
     let path = &wanted.path;
     let failed = |doing, source| JournalError::Io { path: path.clone(), doing, source };
     loop {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return create(wanted),
+        // A new journal begins as an empty file that is locked, so that of all who make one here only one goes on.
+        let (file, is_new) = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match OpenOptions::new().read(true).write(true).create_new(true).open(path) {
+                    Ok(file) => (file, true),
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !is_dangling(path) => {
+                        continue;
+                    }
+                    Err(error) => return Err(failed("creating", error)),
+                }
+            }
             Err(error) => return Err(failed("opening", error)),
         };
+        let about = file.metadata().map_err(|error| failed("looking at", error))?;
+        if !about.is_file() {
+            // A device or a pipe has no length either, and is not to be replaced.
+            return Err(JournalError::NotAJournal { path: path.clone() });
+        }
         lock(&file, path)?;
         if !is_at(&file, path) {
             // Replaced between opening and locking.
             continue;
         }
         if file.metadata().map_err(|error| failed("looking at", error))?.len() == 0 {
-            return create(wanted);
+            return create(wanted).inspect_err(|_| {
+                if is_new {
+                    // Still locked, so nobody else has it.
+                    let _ = fs::remove_file(path);
+                }
+            });
         }
         return read(file, path);
     }
@@ -249,6 +268,11 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[cfg(not(unix))]
 fn is_at(_: &File, _: &Path) -> bool {
     true
+}
+
+/// Whether there is a link at a path that leads nowhere.
+fn is_dangling(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) && !path.exists()
 }
 
 /// Makes the file's name durable.

@@ -200,3 +200,22 @@ impl<'a> Scan<'a> {
         Record::read(bytes.get(at * 8..)?, start + at as u64 * 8, self.identity.salt)
     }
 }
+
+/// What a fuzzer is told of a journal.
+#[cfg(fuzzing)]
+#[derive(Debug)]
+pub struct Found {
+    /// Keys, and values if they are not removed.
+    pub live: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Damaged places.
+    pub damages: usize,
+}
+
+/// Reads a journal from its bytes; `None` if there is no reading it.
+#[cfg(fuzzing)]
+pub fn found(bytes: &[u8]) -> Option<Found> {
+    let scan = scan(bytes).ok()?;
+    let live =
+        scan.live.values().map(|record| (record.key.to_vec(), record.value.map(<[u8]>::to_vec))).collect();
+    Some(Found { live, damages: scan.damage.len() })
+}
