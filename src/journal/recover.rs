@@ -61,6 +61,10 @@ pub(crate) struct Scan<'a> {
     pub(crate) needed: Vec<(u32, u64)>,
     /// Whole records, dead and pending ones included.
     pub(crate) records: u64,
+    /// Those of retired epochs.
+    pub(crate) dead: u64,
+    /// Those whose write may not have happened, of epochs that are not retired.
+    pub(crate) pending: u64,
     pub(crate) damage: Vec<Damage>,
 }
 
@@ -119,6 +123,8 @@ pub(crate) fn scan(bytes: &[u8]) -> Result<Scan<'_>, Unreadable> {
         live: HashMap::default(),
         needed: Vec::new(),
         records: 0,
+        dead: 0,
+        pending: 0,
         damage,
         identity,
     };
@@ -164,6 +170,7 @@ impl<'a> Scan<'a> {
             self.records += 1;
             self.newest_epoch = self.newest_epoch.max(record.epoch).max(epochs::epoch_of(record.version));
             if record.epoch < self.retired {
+                self.dead += 1;
                 continue;
             }
             newest = newest.max(record.epoch);
@@ -174,6 +181,8 @@ impl<'a> Scan<'a> {
                 if known.version < record.version {
                     *known = record;
                 }
+            } else {
+                self.pending += 1;
             }
         }
         if newest > 0 {
