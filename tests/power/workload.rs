@@ -78,7 +78,7 @@ pub(crate) struct Plan {
     pub(crate) synced: usize,
     pub(crate) tickets: usize,
     pub(crate) through: usize,
-    /// Whether all writes go to two keys, and none removes: records of one size, and attempts that lose.
+    /// Whether all writes go to one key, and none removes: records of one size, and attempts that lose.
     pub(crate) is_contended: bool,
     /// How long writes are collected for the backend.
     pub(crate) delay: Duration,
@@ -264,7 +264,8 @@ fn write(plan: &Plan, seed: u64, writer: usize, cache: &Cache<u64, Vec<u8>>, row
             faults::fail_syncs(1);
         }
         let hot = plan.is_contended || random.below(3) == 0;
-        let key = random.below(if hot { 2 } else { KEYS }) as u64;
+        let few = if plan.is_contended { 1 } else { 2 };
+        let key = random.below(if hot { few } else { KEYS }) as u64;
         let chance = random.below(100);
         if chance < plan.tickets {
             let nonce = fresh();
