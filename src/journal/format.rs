@@ -62,7 +62,8 @@ pub(crate) mod state {
 
     /// What the pattern is mixed with.
     fn mixed(version: u64) -> u64 {
-        if crate::fault::broken("state-of-version") { 0 } else { version }
+        let is_off = crate::fault::broken("state-of-version") || crate::fault::broken("pending-first");
+        if is_off { 0 } else { version }
     }
 
     /// The write may not have happened.

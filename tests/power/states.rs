@@ -172,6 +172,9 @@ impl<'a> Walk<'a> {
     /// Walks over the whole recording, or up to so many states.
     pub(crate) fn walk(&mut self, limit: u64) -> Result<(), Conviction> {
         let run = self.run;
+        // Narrower, where the recording is long: all of it is walked over.
+        let narrow = (limit / (8 * run.tape.events.len().max(1) as u64)) as usize;
+        self.breadth.random = self.breadth.random.min(narrow.max(1));
         for (at, event) in run.tape.events.iter().enumerate() {
             let convicted = |what| Conviction { event: at, what };
             match event {
@@ -312,6 +315,18 @@ impl<'a> Walk<'a> {
         for state in [&old, &new] {
             self.attempt(&open, state, self.length[0])?;
             self.attempt(&open, state, self.length[1])?;
+        }
+        // A record that ends in the next sector: with each of the contents that this has had of late.
+        for (at, &index) in open.iter().enumerate() {
+            if fixed.is_some_and(|fixed| fixed.abs_diff(index) == 1) {
+                for version in tops[at].saturating_sub(8)..tops[at] {
+                    for state in [&old, &new] {
+                        let mut state = state.clone();
+                        state[at] = version;
+                        self.attempt(&open, &state, self.length[0])?;
+                    }
+                }
+            }
         }
         let singles = self.breadth.random.min(free.len());
         let from = self.random.below(free.len());

@@ -78,6 +78,10 @@ pub(crate) struct Plan {
     pub(crate) synced: usize,
     pub(crate) tickets: usize,
     pub(crate) through: usize,
+    /// Whether all writes go to one key, and none removes: records of one size, and attempts that lose.
+    pub(crate) is_contended: bool,
+    /// How long writes are collected for the backend.
+    pub(crate) delay: Duration,
     /// The longest value.
     pub(crate) longest: usize,
     /// The backend refuses everything half of the time.
@@ -96,16 +100,39 @@ const PLAIN: Plan = Plan {
     tickets: 10,
     through: 3,
     longest: 200,
+    is_contended: false,
+    delay: Duration::from_millis(2),
     is_down: false,
     fails: false,
 };
 
 /// All workloads.
-pub(crate) const PLANS: [Plan; 9] = [
+pub(crate) const PLANS: [Plan; 11] = [
     PLAIN,
     Plan { name: "synced", synced: 70, tickets: 0, ..PLAIN },
     Plan { name: "tickets", synced: 0, tickets: 60, ..PLAIN },
     Plan { name: "laps", operations: 500, synced: 2, tickets: 1, longest: 400, ..PLAIN },
+    Plan {
+        name: "contended",
+        operations: 700,
+        synced: 1,
+        tickets: 0,
+        through: 0,
+        longest: 1,
+        is_contended: true,
+        ..PLAIN
+    },
+    Plan {
+        name: "reuse",
+        operations: 900,
+        synced: 1,
+        tickets: 0,
+        through: 0,
+        longest: 400,
+        sync: JournalSync::Every(Duration::from_secs(1)),
+        delay: Duration::from_millis(15),
+        ..PLAIN
+    },
     Plan { name: "evictions", capacity: 8, ..PLAIN },
     Plan { name: "copies", is_down: true, through: 0, operations: 300, synced: 5, ..PLAIN },
     Plan { name: "growth", is_down: true, through: 0, operations: 120, longest: 2_500, ..PLAIN },
@@ -180,8 +207,8 @@ pub(crate) fn open(
         .journal(path)
         .journal_size(1)
         .journal_sync(plan.sync)
-        .max_delay(Duration::from_millis(2))
-        .batch_size(4)
+        .max_delay(plan.delay)
+        .batch_size(if plan.delay > PLAIN.delay { 64 } else { 4 })
         .retry(Duration::from_millis(1), Duration::from_millis(4))
         .write_timeout(Duration::from_secs(5))
         .drain_on_drop(Duration::ZERO)
@@ -236,8 +263,9 @@ fn write(plan: &Plan, seed: u64, writer: usize, cache: &Cache<u64, Vec<u8>>, row
         if writer == 0 && plan.fails && n % 20 == 10 {
             faults::fail_syncs(1);
         }
-        let hot = random.below(3) == 0;
-        let key = random.below(if hot { 2 } else { KEYS }) as u64;
+        let hot = plan.is_contended || random.below(3) == 0;
+        let few = if plan.is_contended { 1 } else { 2 };
+        let key = random.below(if hot { few } else { KEYS }) as u64;
         let chance = random.below(100);
         if chance < plan.tickets {
             let nonce = fresh();
@@ -256,7 +284,7 @@ fn write(plan: &Plan, seed: u64, writer: usize, cache: &Cache<u64, Vec<u8>>, row
             _ => Ack::Journal,
         };
         match random.below(10) {
-            0 => wrote(key, cache.remove_acked(&key, ack).unwrap(), 0, ack),
+            0 if !plan.is_contended => wrote(key, cache.remove_acked(&key, ack).unwrap(), 0, ack),
             1..5 if hot => {
                 let (mut nonce, mut attempts) = (0, 0);
                 let change = |_: Option<&Vec<u8>>| {
