@@ -4,7 +4,7 @@ use std::{
     fs,
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use crate::{
         Journal, Keeping,
         file::{self, Opened},
         format::Record,
+        note::{self, Note},
         recover::{self, Scan},
     },
     signal::Signal,
@@ -231,44 +232,19 @@ pub(super) fn take_over<K, V, S>(
     let Some(marker) = backend.journal_note() else { return Ok(None) };
     let failed =
         |source| JournalError::Io { path: marker.clone(), doing: "noting beside the database", source };
-    write_note(&marker, journal.path(), journal.salt()).map_err(failed)?;
+    note::write(&marker, journal.path(), journal.salt()).map_err(failed)?;
     Ok(Some(marker))
-}
-
-/// What a note says: which journal has writes that the database has not.
-fn write_note(marker: &Path, journal: &Path, salt: u64) -> std::io::Result<()> {
-    use std::io::Write;
-    let mut temporary = marker.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut file = fs::File::create(&temporary)?;
-    let text = format!(
-        "# A writeback cache keeps writes for this table in the journal below. They reach the table when a cache is\n\
-         # opened with it, or with `writeback journal drain`. Delete this file only if that journal is lost for good.\n\
-         {salt:016x}\n{}\n",
-        journal.display()
-    );
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, marker)
 }
 
 /// Whether the backend is known to have unflushed writes in a journal other than the one whose salt is given.
 pub(super) fn check_note<K, V>(backend: &dyn Backend<K, V>, ours: Option<u64>) -> Result<(), JournalError> {
     let Some(marker) = backend.journal_note() else { return Ok(()) };
-    let text = match fs::read_to_string(&marker) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => {
-            return Err(JournalError::Io {
-                path: marker,
-                doing: "reading the note beside the database of",
-                source,
-            });
-        }
+    let failed = |source| JournalError::Io {
+        path: marker.clone(),
+        doing: "reading the note beside the database of",
+        source,
     };
-    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
-    let salt = lines.next().and_then(|salt| u64::from_str_radix(salt, 16).ok());
-    let path = PathBuf::from(lines.next().unwrap_or_default());
+    let Some(Note { salt, path }) = note::read(&marker).map_err(failed)? else { return Ok(()) };
     if salt.is_some() && salt == ours {
         return Ok(());
     }

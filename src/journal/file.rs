@@ -70,12 +70,16 @@ pub(crate) fn open(wanted: &Wanted) -> Result<Opened, JournalError> {
 }
 
 /// Opens a journal that no cache has open, for tools.
-#[cfg_attr(not(feature = "cli"), expect(dead_code))]
 pub(crate) fn open_closed(path: &Path) -> Result<Opened, JournalError> {
     let failed = |source| JournalError::Io { path: path.to_owned(), doing: "opening", source };
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
-    lock(&file, path)?;
-    read(file, path)
+    loop {
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+        lock(&file, path)?;
+        if is_at(&file, path) {
+            return read(file, path);
+        }
+        // Replaced between opening and locking.
+    }
 }
 
 fn read(file: File, path: &Path) -> Result<Opened, JournalError> {
@@ -177,12 +181,12 @@ pub(crate) fn append_segments(file: &File, identity: &Identity, from: usize, mor
 }
 
 #[cfg(unix)]
-fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+pub(super) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
 }
 
 #[cfg(not(unix))]
-fn write_at(mut file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+pub(super) fn write_at(mut file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     io::Seek::seek(&mut file, io::SeekFrom::Start(offset))?;
     file.write_all(bytes)
 }
@@ -210,7 +214,7 @@ pub(crate) fn adjoin(file: &File, area: &mut Area, identity: &Identity, more: us
     Ok(more)
 }
 
-fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
+pub(super) fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
     let start = Instant::now();
     loop {
         match file.try_lock() {
@@ -252,7 +256,7 @@ fn is_at(_: &File, _: &Path) -> bool {
 }
 
 /// Makes the file's name durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;

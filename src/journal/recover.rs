@@ -61,6 +61,10 @@ pub(crate) struct Scan<'a> {
     pub(crate) needed: Vec<(u32, u64)>,
     /// Whole records, dead and pending ones included.
     pub(crate) records: u64,
+    /// Those of retired epochs.
+    pub(crate) dead: u64,
+    /// Those whose write may not have happened, of epochs that are not retired.
+    pub(crate) pending: u64,
     pub(crate) damage: Vec<Damage>,
 }
 
@@ -141,6 +145,8 @@ impl<'a> Scan<'a> {
             live: HashMap::default(),
             needed: Vec::new(),
             records: 0,
+            dead: 0,
+            pending: 0,
             damage: Vec::new(),
             identity,
         }
@@ -179,6 +185,7 @@ impl<'a> Scan<'a> {
             self.records += 1;
             self.newest_epoch = self.newest_epoch.max(record.epoch).max(epochs::epoch_of(record.version));
             if record.epoch < self.retired && !fault::broken("dead-by-epoch") {
+                self.dead += 1;
                 continue;
             }
             newest = newest.max(record.epoch);
@@ -189,6 +196,8 @@ impl<'a> Scan<'a> {
                 if known.version < record.version || fault::broken("highest-version-wins") {
                     *known = record;
                 }
+            } else {
+                self.pending += 1;
             }
         }
         if newest > 0 {
