@@ -109,16 +109,16 @@ impl Count {
         // The input first: one that cannot be read must not cost anybody the rows that are to be replaced.
         let feed = Feed::start(input, events)?;
         let table = Table::<String>::open(&self.db, &self.table, SHAPE)?;
+        let mut view = View::new(self.common.quiet);
+        // Before anyone looks at the rows: an earlier run may have left some of them in the journal.
+        let make = || Cache::builder().capacity(self.capacity).lanes(threads.max(16));
+        let cache = self.common.open(make, &table.backend(), &mut view)?;
         if self.replace {
             table.clear()?;
         } else if !self.add {
             refuse_rows(&table)?;
         }
         let mut expected = table.rows()?;
-        let builder = Cache::builder().capacity(self.capacity).lanes(threads.max(16));
-        let cache = self.common.tune(builder).backend(table.backend()).open::<String, i64>()?;
-
-        let mut view = View::new(self.common.quiet);
         let start = Instant::now();
         let Counted { tally, stopped } =
             count_all(&cache, &feed, threads, self.common.patience(), &mut view)?;

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     convert::Infallible,
+    ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
     process,
@@ -15,16 +16,19 @@ use clap::{Args, value_parser};
 use hdrhistogram::CreationError;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use rand_distr::{Distribution, Zipf};
-use writeback::Cache;
+use writeback::{Builder, Cache};
 
 use crate::{
+    crash::{self, Crash, Left},
     database::{Shape, Table},
     drain::drain,
     failure::Failure,
     format, interrupt,
     latency::{Published, Recorder},
     options::{Common, seconds, threads},
-    report::{Report, Trouble, top},
+    record::{Page, Record, Told},
+    report::{self, Report, Trouble, top},
+    say,
     verify::Comparison,
     view::{Snapshot, View},
     writer::{Writer, may_pass},
@@ -36,9 +40,13 @@ const SHAPE: Shape = Shape { key: "player", key_type: "INTEGER", value: "points"
 /// A writer looks after its histogram and for a reason to stop once in so many writes.
 const LOOK_UP_EVERY: u32 = 64;
 
+/// How much longer than asked the second process plays if nobody kills it.
+const LIFE_AFTER_DEATH: Duration = Duration::from_secs(30);
+
 const EXAMPLES: &str = "\
 Examples:
   writeback demo
+  writeback demo --crash
   writeback demo --threads 4 --seconds 20 --players 1000000 --db board.db
   writeback demo --json --quiet | jq .latency_ns.p99
 
@@ -79,35 +87,148 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
+    /// Let a second process play, kill it in the middle, and look after what it was promised
+    ///
+    /// It has a journal. When it is killed, its cache is opened again and drained, and each row must be what was
+    /// acknowledged until the kill, according to a record that the process kept in shared memory.
+    #[arg(long)]
+    crash: bool,
+
+    /// Play until killed, and keep this record (what `--crash` starts)
+    #[arg(long, value_name = "RECORD", hide = true, requires_all = ["db", "journal"], conflicts_with = "crash")]
+    victim: Option<PathBuf>,
+
     #[command(flatten)]
     common: Common,
 }
 
 impl Demo {
-    pub(crate) fn json(&self) -> bool {
-        self.common.json
+    /// Runs whatever was asked for, and returns the exit code.
+    pub(crate) fn start(self) -> Result<u8, Failure> {
+        if let Some(record) = &self.victim {
+            return self.suffer(record);
+        }
+        let json = self.common.json;
+        if self.crash {
+            return self.survive()?.print(json);
+        }
+        let report = self.run()?;
+        report.print(json)?;
+        Ok(report.exit_code())
     }
 
-    pub(crate) fn run(self) -> Result<Report, Failure> {
-        let threads = threads(self.common.threads);
-        let place = Place::new(self.db.clone())?;
-        let table = Table::<i64>::open(place.path(), TABLE, SHAPE)?;
-        let mut expected = table.rows()?;
+    fn builder(&self, threads: usize) -> Builder {
         let capacity = self.capacity.unwrap_or(self.players as usize);
-        let builder = Cache::builder().capacity(capacity).lanes(threads.max(16));
-        let cache = self.common.tune(builder).backend(table.backend()).open::<i64, i64>()?;
+        Cache::builder().capacity(capacity).lanes(threads.max(16))
+    }
 
-        let title = format!(
+    fn rank(&self) -> Result<Zipf<f64>, Failure> {
+        Zipf::new(self.players as f64, self.skew)
+            .map_err(|error| Failure::Setting { setting: "--skew", reason: error.to_string() })
+    }
+
+    fn title(&self, threads: usize, rows: usize) -> String {
+        format!(
             "{}, {}, skew {}{}",
             format::plural(threads as u64, "writer", "writers"),
             format::plural(self.players, "player", "players"),
             self.skew,
-            match expected.len() as u64 {
+            match rows as u64 {
                 0 => String::new(),
                 rows => format!(", on top of {}", format::plural(rows, "row", "rows")),
             }
-        );
+        )
+    }
+
+    /// Starts a second process, kills it, and opens what it has left.
+    fn survive(self) -> Result<Crash, Failure> {
+        let (threads, players) = (threads(self.common.threads), self.players as usize);
+        self.rank()?;
+        let place = Place::new(self.db.clone())?;
+        // For the record, which nobody needs afterwards.
+        let (own, folder);
+        match &place {
+            Place::Temporary(scratch, _) => folder = &scratch.0,
+            Place::Given(_) => {
+                own = Scratch::new()?;
+                folder = &own.0;
+            }
+        }
+        let table = Table::<i64>::open(place.path(), TABLE, SHAPE)?;
+        let journal = self.common.journal.clone().unwrap_or_else(|| beside(table.path()));
+        let mut common = self.common.clone();
+        common.journal = Some(journal.clone());
+        let mut view = View::new(common.quiet);
+        // What an earlier crash has left goes to the database first.
+        drop(common.open(|| self.builder(threads), &table.backend(), &mut view)?);
+        let base = table.rows()?;
+        let record = folder.join("record");
+        let unusable = |source| Failure::Temporary { path: record.clone(), source };
+        Record::create(&record, threads, players).map_err(unusable)?;
+
+        let mut arguments: Vec<OsString> = vec!["demo".into(), "--victim".into(), (&record).into()];
+        arguments.extend(["--db".into(), table.path().into(), "--journal".into(), (&journal).into()]);
+        arguments.extend(["--players".into(), self.players.to_string().into()]);
+        arguments.extend(["--skew".into(), self.skew.to_string().into()]);
+        arguments.extend(["--seconds".into(), self.seconds.as_secs_f64().to_string().into()]);
+        arguments.extend(["--threads".into(), threads.to_string().into()]);
+        let capacity = self.capacity.unwrap_or(players);
+        arguments.extend(["--capacity".into(), capacity.to_string().into()]);
+        arguments.extend(self.seed.iter().flat_map(|seed| ["--seed".into(), seed.to_string().into()]));
+        arguments.extend(common.arguments());
+        let played = crash::play_and_kill(arguments, self.seconds, &view)?;
+
+        let told = Told::read(&record, players).map_err(unusable)?;
+        let title = self.title(threads, base.len());
+        let kept = self.db.is_some();
+        let left = Left { title, told, played, base, table: &table, journal: &journal, kept };
+        let builder = || common.tune(self.builder(threads)).backend(table.backend()).journal(&journal);
+        let open = || Ok(builder().open::<i64, i64>()?);
+        let crash = Crash::look_into(left, open, common.patience(), &mut view)?;
+        view.finish();
+        if self.common.journal.is_none() && crash.is_drained() {
+            // Nothing is in it, and nobody has asked for it.
+            let _ = fs::remove_file(&journal);
+        }
+        Ok(crash)
+    }
+
+    /// The second process: plays until it is killed.
+    fn suffer(&self, record: &Path) -> Result<u8, Failure> {
+        let (threads, players) = (threads(self.common.threads), self.players as usize);
+        let place = self.db.as_deref().unwrap_or(Path::new(""));
+        let table = Table::<i64>::open(place, TABLE, SHAPE)?;
+        let mut view = View::new(true);
+        let cache = self.common.open(|| self.builder(threads), &table.backend(), &mut view)?;
+        let unusable = |source| Failure::Temporary { path: record.to_owned(), source };
+        let mut record = Record::open(record, players).map_err(unusable)?;
+        let (rank, seed) = (self.rank()?, self.seed.unwrap_or_else(rand::random));
+        crash::end_with_input();
+        report::print(crash::PLAYING)?;
+        let end = Instant::now() + self.seconds + LIFE_AFTER_DEATH;
+        thread::scope(|scope| {
+            for (i, page) in record.pages().enumerate() {
+                let rng = Xoshiro256PlusPlus::seed_from_u64(seed.wrapping_add(i as u64));
+                let cache = &cache;
+                let work = move || score_on_record(cache, players, rank, rng, end, page);
+                let writer = thread::Builder::new().name(format!("writer {i}"));
+                writer.spawn_scoped(scope, work).map_err(Failure::Spawn)?;
+            }
+            Ok::<(), Failure>(())
+        })?;
+        Ok(2)
+    }
+
+    fn run(self) -> Result<Report, Failure> {
+        let threads = threads(self.common.threads);
+        let place = Place::new(self.db.clone())?;
+        let table = Table::<i64>::open(place.path(), TABLE, SHAPE)?;
         let mut view = View::new(self.common.quiet);
+        let cache = self.common.open(|| self.builder(threads), &table.backend(), &mut view)?;
+        // After the cache was opened: a journal may have had some of them.
+        let mut expected = table.rows()?;
+
+        let title = self.title(threads, expected.len());
         let start = Instant::now();
         let published =
             (0..threads).map(|_| Published::new()).collect::<Result<Vec<_>, _>>().map_err(histogram)?;
@@ -178,8 +299,7 @@ impl Demo {
                 latency: Published::percentiles(published),
             }
         };
-        let rank = Zipf::new(self.players as f64, self.skew)
-            .map_err(|error| Failure::Setting { setting: "--skew", reason: error.to_string() })?;
+        let rank = self.rank()?;
         thread::scope(|scope| {
             let (running, is_running) = mpsc::channel::<Infallible>();
             let mut writers = Vec::with_capacity(published.len());
@@ -254,18 +374,45 @@ fn score(
     }
 }
 
-/// Where the board is kept.
-enum Place {
-    Given(PathBuf),
-    /// A folder of our own with the database in it, removed on drop.
-    Temporary(PathBuf),
+/// Adds points until `end`, or until the process is killed, and puts on record what was acknowledged.
+fn score_on_record(
+    cache: &Cache<i64, i64>,
+    players: usize,
+    rank: Zipf<f64>,
+    mut rng: Xoshiro256PlusPlus,
+    end: Instant,
+    mut page: Page<'_>,
+) {
+    let writer = Writer::new(cache);
+    while Instant::now() < end {
+        for _ in 0..LOOK_UP_EVERY {
+            let place = (rank.sample(&mut rng) as usize).clamp(1, players) - 1;
+            let won = rng.random_range(1..=100);
+            page.begin(place, won);
+            match writer.add(place as i64 + 1, won) {
+                Ok(()) => page.acked(place, won),
+                Err(error) if may_pass(&error) => page.refused(),
+                Err(error) => {
+                    page.refused();
+                    return say(&format!("error: {error}"));
+                }
+            }
+        }
+    }
 }
 
-impl Place {
-    fn new(given: Option<PathBuf>) -> Result<Self, Failure> {
-        if let Some(path) = given {
-            return Ok(Place::Given(path));
-        }
+/// Where the journal of a database is that was not given one.
+fn beside(database: &Path) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".writeback");
+    path.into()
+}
+
+/// A folder of our own, removed on drop.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self, Failure> {
         let base = std::env::temp_dir();
         // One that exists is somebody else's, or was left behind by a process that was killed.
         for attempt in 0..100 {
@@ -273,7 +420,7 @@ impl Place {
             match fs::create_dir(&folder) {
                 Ok(()) => {
                     interrupt::guard_scratch(&folder);
-                    return Ok(Place::Temporary(folder.join("leaderboard.db")));
+                    return Ok(Self(folder));
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(Failure::Temporary { path: folder, source }),
@@ -281,18 +428,35 @@ impl Place {
         }
         Err(Failure::Temporary { path: base, source: io::ErrorKind::AlreadyExists.into() })
     }
+}
 
-    fn path(&self) -> &Path {
-        match self {
-            Place::Given(path) | Place::Temporary(path) => path,
-        }
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        interrupt::remove_scratch();
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Place::Temporary(_) = self {
-            interrupt::remove_scratch();
+/// Where the board is kept.
+enum Place {
+    Given(PathBuf),
+    /// In a folder of our own.
+    Temporary(Scratch, PathBuf),
+}
+
+impl Place {
+    fn new(given: Option<PathBuf>) -> Result<Self, Failure> {
+        match given {
+            Some(path) => Ok(Place::Given(path)),
+            None => Scratch::new().map(|folder| {
+                let path = folder.0.join("leaderboard.db");
+                Place::Temporary(folder, path)
+            }),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Place::Given(path) | Place::Temporary(_, path) => path,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use thiserror::Error;
-use writeback::OpenError;
+use writeback::{JournalError, OpenError};
 
 /// Why a command could not do its work; the process ends with [`Failure::exit_code`].
 #[derive(Debug, Error)]
@@ -62,6 +62,48 @@ pub(crate) enum Failure {
 
     #[error("the cache could not be opened: {0}")]
     Cache(#[from] OpenError),
+
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+
+    #[error(
+        "the journal {path} is for {backend:?}, which names no SQLite table: say where to write with {missing}, or \
+         drain it with the application"
+    )]
+    JournalPlace { path: PathBuf, backend: String, missing: String },
+
+    #[error(
+        "the journal {path} is for {backend:?}, not for {place:?}: leave --db and --table out, or, if it is the same \
+         data in another place, repeat this with --force"
+    )]
+    OtherDatabase { path: PathBuf, backend: String, place: String },
+
+    #[error(
+        "the table `{table}` of {path} has unflushed writes in another journal, {other}: drain that one, or repeat \
+         this with --force if it is lost for good"
+    )]
+    OtherJournal { path: PathBuf, table: String, other: PathBuf },
+
+    #[error(
+        "the journal {path} has {what} of the type {name:?}, which only the application can store as it does: open \
+         the journal with it, or repeat this with --raw to store the bytes as they are"
+    )]
+    JournalTypes { path: PathBuf, what: &'static str, name: String },
+
+    #[error(
+        "the journal {path} has a record at byte {offset} that is none of its type: it was written by a codec that \
+         only has the same name; open it with the application, or repeat this with --raw"
+    )]
+    Undecodable { path: PathBuf, offset: u64 },
+
+    #[error(
+        "the journal {path} has {writes} of an earlier run, and the database did not take them: {cause}; mend that and \
+         try again"
+    )]
+    NotRecovered { path: PathBuf, writes: String, cause: String },
+
+    #[error("the demo's second process {reason}")]
+    Victim { reason: String },
 
     #[error("{setting}: {reason}")]
     Setting { setting: &'static str, reason: String },

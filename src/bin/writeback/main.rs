@@ -5,6 +5,7 @@
 
 mod column;
 mod count;
+mod crash;
 mod database;
 mod demo;
 mod drain;
@@ -13,8 +14,10 @@ mod feed;
 mod format;
 mod input;
 mod interrupt;
+mod journal;
 mod latency;
 mod options;
+mod record;
 mod report;
 mod verify;
 mod view;
@@ -28,7 +31,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{count::Count, demo::Demo, failure::Failure};
+use crate::{count::Count, demo::Demo, failure::Failure, journal::Journal};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -56,6 +59,7 @@ struct Arguments {
 enum Command {
     Demo(Demo),
     Count(Count),
+    Journal(Journal),
 }
 
 fn main() -> ExitCode {
@@ -70,13 +74,20 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<u8, Failure> {
-    interrupt::listen()?;
-    let (json, report) = match command {
-        Command::Demo(demo) => (demo.json(), demo.run()?),
-        Command::Count(count) => (count.json(), count.run()?),
-    };
-    report.print(json)?;
-    Ok(report.exit_code())
+    // What the others do is short, or safe to be cut short: a signal ends them at once.
+    if !matches!(command, Command::Journal(_)) {
+        interrupt::listen()?;
+    }
+    match command {
+        Command::Demo(demo) => demo.start(),
+        Command::Count(count) => {
+            let json = count.json();
+            let report = count.run()?;
+            report.print(json)?;
+            Ok(report.exit_code())
+        }
+        Command::Journal(journal) => journal.run(),
+    }
 }
 
 /// A line for the user. That nobody can read it is no reason to stop.

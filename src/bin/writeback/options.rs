@@ -1,9 +1,14 @@
 //! The options that both commands have.
 
-use std::{num::NonZero, thread, time::Duration};
+use std::{ffi::OsString, hash::Hash, num::NonZero, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, value_parser};
-use writeback::Builder;
+use writeback::{
+    Builder, Cache, PlainBytes,
+    backend::{SqlKey, SqliteTable},
+};
+
+use crate::{drain::drain, failure::Failure, format, view::View};
 
 /// More threads than this are a slip of the finger.
 const MOST_THREADS: u64 = 1_024;
@@ -12,7 +17,7 @@ const MOST_THREADS: u64 = 1_024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the work is done and shown.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Writer threads [default: one per core]
     #[arg(long, short, value_name = "N", value_parser = value_parser!(u64).range(1..=MOST_THREADS))]
@@ -36,6 +41,10 @@ pub(crate) struct Common {
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     drain_timeout: Duration,
 
+    /// Keep a journal there: what was acknowledged survives a crash, and goes to the database first the next time
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
+
     /// Print one line of JSON to the standard output, and the summary to the standard error
     #[arg(long)]
     pub(crate) json: bool,
@@ -46,6 +55,47 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    /// Opens the cache, with a journal if one was asked for.
+    ///
+    /// What an earlier run has left in the journal is written to the table before anything else, so that whoever reads the
+    /// table next finds all of it.
+    pub(crate) fn open<K>(
+        &self,
+        make: impl Fn() -> Builder,
+        backend: &SqliteTable<K, i64>,
+        view: &mut View,
+    ) -> Result<Cache<K, i64>, Failure>
+    where
+        K: SqlKey + PlainBytes + Hash + Eq + Clone + Send + Sync + 'static,
+    {
+        let builder = || self.tune(make()).backend(backend.clone());
+        let Some(path) = &self.journal else { return Ok(builder().open()?) };
+        let cache: Cache<K, i64> = builder().journal(path).open()?;
+        let Some(found) = cache.recovery().map(|recovery| recovery.entries).filter(|found| *found > 0) else {
+            return Ok(cache);
+        };
+        let writes = format::plural(found as u64, "unflushed write", "unflushed writes");
+        view.note(&format!("{}: {writes} of an earlier run, which go to the database first", path.display()));
+        if let Some((_, cause)) = drain(&cache, self.patience(), view).remaining {
+            return Err(Failure::NotRecovered { path: path.clone(), writes, cause });
+        }
+        // Not the same cache: it has values of that run, and the table may yet be emptied.
+        drop(cache);
+        Ok(builder().journal(path).open()?)
+    }
+
+    /// The options that change how the cache works, as arguments for another process.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let mut arguments = vec![
+            "--max-delay".into(),
+            self.max_delay.to_string().into(),
+            "--batch-size".into(),
+            self.batch_size.to_string().into(),
+        ];
+        arguments.extend(self.flush_at.iter().flat_map(|n| ["--flush-at".into(), n.to_string().into()]));
+        arguments
+    }
+
     /// Sets up the cache as asked.
     pub(crate) fn tune(&self, builder: Builder) -> Builder {
         let max_delay = Duration::from_millis(self.max_delay);
