@@ -36,8 +36,8 @@ use crate::{count::Count, demo::Demo, failure::Failure, journal::Journal};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    the database holds exactly what was acknowledged
-  1    the database does not match
-  2    wrong usage, or an input or a database that cannot be used
+  1    the database does not match; `journal verify`: something is damaged
+  2    wrong usage, or an input, a journal or a database that cannot be used
   3    the database did not take everything in time
   130  interrupted before the work was done
 
