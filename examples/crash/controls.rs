@@ -17,6 +17,10 @@ pub(crate) const LIMIT: u64 = 500;
 pub(crate) const NOT_BY_KILLS: &[(&str, &str)] = &[
     ("sync", "loss of power"),
     ("sync-before-batch", "loss of power"),
+    ("sync-before-retire", "loss of power"),
+    ("heal", "loss of power"),
+    ("state-of-version", "loss of power"),
+    ("head-before-body", "a kill between two stores that follow each other: the kills after every instruction"),
     ("sync-before-reuse", "loss of power"),
 ];
 
