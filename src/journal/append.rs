@@ -8,7 +8,7 @@
 use super::{
     Journal,
     area::WordAddress,
-    format::{self, Checked, Kind, SEGMENT_HEADER, Shape, record, state},
+    format::{self, Draft, Kind, SEGMENT_HEADER, Shape, record, state},
     space::Segment,
 };
 use crate::{
@@ -41,7 +41,7 @@ struct Reserved {
 pub(crate) struct Appender {
     open: Option<Open>,
     reserved: Option<Reserved>,
-    draft: Checked,
+    draft: Draft,
     is_flusher: bool,
     /// What it has written into the open segment, in bytes and records.
     appended: (u64, u64),
@@ -60,7 +60,7 @@ pub(crate) enum Unprepared {
 
 impl Appender {
     pub(crate) fn new(is_flusher: bool) -> Self {
-        Appender { open: None, reserved: None, draft: Checked::new(), is_flusher, appended: (0, 0) }
+        Appender { open: None, reserved: None, draft: Draft::new(), is_flusher, appended: (0, 0) }
     }
 
     /// Takes space for a record and writes key and value into it. May take a lock and cause page faults: not in a window.
@@ -79,10 +79,7 @@ impl Appender {
         let limit = journal.segment_words() - SEGMENT_HEADER;
         let key_bytes = u32::try_from(key).ok().filter(|_| words <= limit);
         let Some(key_bytes) = key_bytes else {
-            return Err(Unprepared::TooLarge {
-                bytes: self.draft.payload_len(),
-                limit: journal.record_limit(),
-            });
+            return Err(Unprepared::TooLarge { bytes: self.draft.len(), limit: journal.record_limit() });
         };
         let open = self.room_for(journal, words).ok_or(Unprepared::Full)?;
         let (at, tail, segment) = (open.segment.words, open.tail, open.segment.index);
@@ -102,9 +99,10 @@ impl Appender {
         let shape = Shape::new(key_bytes, padding, kind);
         at.store(tail + record::SHAPE, shape.0, Ordering::Relaxed);
         fault::point("prepare: shape");
-        let check = self.draft.check(journal.salt(), offset, words, shape);
-        for (index, word) in self.draft.words().enumerate() {
-            at.store(tail + format::RECORD_HEADER + index, word, Ordering::Relaxed);
+        let payload = self.draft.words();
+        let check = format::begin_check(journal.salt(), offset, words, shape, payload);
+        for (index, word) in payload.iter().enumerate() {
+            at.store(tail + format::RECORD_HEADER + index, u64::from_le_bytes(*word), Ordering::Relaxed);
         }
         fault::point("prepare: payload");
         self.reserved = Some(Reserved { words, check, version: 0 });
@@ -180,6 +178,8 @@ impl Appender {
     pub(crate) fn advance(&mut self) {
         if let (Some(open), Some(reserved)) = (self.open.as_mut(), self.reserved.take()) {
             open.tail += reserved.words;
+            // The next record is written soon, and its window ends in a fence that waits for these lines.
+            open.segment.words.prefetch(open.tail + reserved.words);
             self.appended.0 += reserved.words as u64 * 8;
             self.appended.1 += 1;
         }

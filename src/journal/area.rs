@@ -35,6 +35,17 @@ impl Words {
         u64::from_le(self.all()[index].load(order))
     }
 
+    /// Fetches the line of this word, if there is one, so that it can be written without waiting for it.
+    pub(crate) fn prefetch(&self, index: usize) {
+        #[cfg(all(target_arch = "x86_64", not(crossbeam_loom), not(miri)))]
+        if let Some(cell) = self.all().get(index) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: only a hint; it reads and writes nothing, and a processor that does not know it ignores it.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(cell).cast()) };
+        }
+        let _ = index;
+    }
+
     /// Where this word is, as a number that fits into an atomic.
     pub(crate) fn address(&self, index: usize) -> WordAddress {
         WordAddress(std::ptr::from_ref(&self.all()[index]).addr() as u64)

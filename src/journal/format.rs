@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::check;
+
 /// What a journal file begins with.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"wbackjnl");
 /// The format that this code writes, and the only one that it reads.
@@ -257,60 +259,50 @@ pub(crate) fn head(check: u32, words: usize) -> u64 {
     u64::from(check) | (words as u64) << 32
 }
 
-/// The first half of a record's checksum: what is known before the write. It binds the record to its file and its place
-/// in it, so that neither an older lap nor a value that looks like a record is mistaken for one.
-pub(crate) struct Checked {
+/// Key and value of a record, on their way into it.
+pub(crate) struct Draft {
     bytes: Vec<u8>,
 }
 
-impl Checked {
-    pub(crate) const PREFIX: usize = 32;
-
+impl Draft {
     pub(crate) fn new() -> Self {
-        Checked { bytes: Vec::with_capacity(256) }
+        Draft { bytes: Vec::with_capacity(256) }
     }
 
     /// Empties it; what is appended from now on is key and value.
     pub(crate) fn restart(&mut self) -> &mut Vec<u8> {
         self.bytes.clear();
-        self.bytes.resize(Self::PREFIX, 0);
         &mut self.bytes
     }
 
-    /// How many bytes of key and value it has.
-    pub(crate) fn payload_len(&self) -> usize {
-        self.bytes.len().saturating_sub(Self::PREFIX)
+    /// How many bytes it has.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
-    /// Pads key and value to whole words, and returns how many words the record takes, with its header.
+    /// Pads key and value to whole words, and returns how many words the record takes, with its header, and the padding.
     pub(crate) fn pad(&mut self) -> (usize, u8) {
-        let payload = self.payload_len();
-        let padded = payload.next_multiple_of(8);
-        self.bytes.resize(Self::PREFIX + padded, 0);
-        (RECORD_HEADER + padded / 8, (padded - payload) as u8)
+        let padding = self.bytes.len().wrapping_neg() % 8;
+        self.bytes.extend_from_slice(&[0; 8][..padding]);
+        (RECORD_HEADER + self.bytes.len() / 8, padding as u8)
     }
 
-    /// The checksum so far of the record at this offset of the file.
-    pub(crate) fn check(&mut self, salt: u64, offset: u64, words: usize, shape: Shape) -> u32 {
-        for (at, word) in [salt, offset, words as u64, shape.0].into_iter().enumerate() {
-            self.bytes[at * 8..][..8].copy_from_slice(&word.to_le_bytes());
-        }
-        crc32c::crc32c(&self.bytes)
+    /// The words, when it is padded.
+    pub(crate) fn words(&self) -> &[[u8; 8]] {
+        self.bytes.as_chunks().0
     }
+}
 
-    /// Key and value, word by word.
-    pub(crate) fn words(&self) -> impl Iterator<Item = u64> + '_ {
-        let payload = self.bytes.get(Self::PREFIX..).unwrap_or_default();
-        payload.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes))
-    }
+/// The first half of a record's checksum: what is known before the write. It binds the record to its file and its place
+/// in it, so that neither an older lap nor a value that looks like a record is mistaken for one.
+pub(crate) fn begin_check(salt: u64, offset: u64, words: usize, shape: Shape, payload: &[[u8; 8]]) -> u32 {
+    let prefix = [salt, offset, words as u64, shape.0].map(u64::to_le_bytes);
+    check::continued(check::continued(0, &prefix), payload)
 }
 
 /// The whole checksum of a record.
 pub(crate) fn finish_check(check: u32, version: u64, epoch: u64) -> u32 {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&version.to_le_bytes());
-    bytes[8..].copy_from_slice(&epoch.to_le_bytes());
-    crc32c::crc32c_append(check, &bytes)
+    check::continued(check, &[version, epoch].map(u64::to_le_bytes))
 }
 
 /// A record as it stands in a file.
@@ -339,11 +331,7 @@ impl<'a> Record<'a> {
         let (version, epoch) = (word(bytes, record::VERSION)?, word(bytes, record::EPOCH)?);
         let shape = Shape(word(bytes, record::SHAPE)?);
         let payload = &bytes[RECORD_HEADER * 8..];
-        let mut prefix = [0; Checked::PREFIX];
-        for (at, word) in [salt, offset, words as u64, shape.0].into_iter().enumerate() {
-            prefix[at * 8..][..8].copy_from_slice(&word.to_le_bytes());
-        }
-        let check = crc32c::crc32c_append(crc32c::crc32c(&prefix), payload);
+        let check = begin_check(salt, offset, words, shape, payload.as_chunks().0);
         if finish_check(check, version, epoch) != head as u32 && !crate::fault::broken("checksum") {
             return None;
         }

@@ -7,6 +7,7 @@
 
 pub(crate) mod append;
 pub(crate) mod area;
+mod check;
 pub(crate) mod commit;
 mod error;
 pub(crate) mod file;

@@ -13,7 +13,7 @@ use std::{
 use super::{
     ClosedJournal, JournalError, file,
     format::{
-        self, Checked, Identity, Kind, RECORD_HEADER, Record, SEGMENT_HEADER, SUPERBLOCK, Shape, live, state,
+        self, Draft, Identity, Kind, RECORD_HEADER, Record, SEGMENT_HEADER, SUPERBLOCK, Shape, live, state,
     },
     recover::{self, Scan},
 };
@@ -81,7 +81,7 @@ impl ClosedJournal {
 fn whole(scan: &Scan<'_>, records: &[Record<'_>]) -> Vec<u8> {
     let Scan { identity, newest_epoch: epoch, .. } = scan;
     let mut bytes = vec![0; SUPERBLOCK];
-    let mut draft = Checked::new();
+    let mut draft = Draft::new();
     for record in records {
         let left = identity.segment_bytes - (bytes.len() - SUPERBLOCK) % identity.segment_bytes;
         let fits = left < identity.segment_bytes && record.bytes() <= left as u64;
@@ -123,7 +123,7 @@ fn begin_segment(bytes: &mut Vec<u8>, identity: &Identity) {
     bytes.resize(bytes.len() + (SEGMENT_HEADER - 1) * 8, 0);
 }
 
-fn append(bytes: &mut Vec<u8>, draft: &mut Checked, salt: u64, record: &Record<'_>, epoch: u64) {
+fn append(bytes: &mut Vec<u8>, draft: &mut Draft, salt: u64, record: &Record<'_>, epoch: u64) {
     let payload = draft.restart();
     payload.extend_from_slice(record.key);
     payload.extend_from_slice(record.value.unwrap_or_default());
@@ -131,7 +131,7 @@ fn append(bytes: &mut Vec<u8>, draft: &mut Checked, salt: u64, record: &Record<'
     let kind = if record.value.is_some() { Kind::Value } else { Kind::Tombstone };
     // Not cut off: the key was read from a record, which has 32 bits for its length.
     let shape = Shape::new(record.key.len() as u32, padding, kind);
-    let check = draft.check(salt, bytes.len() as u64, words, shape);
+    let check = format::begin_check(salt, bytes.len() as u64, words, shape, draft.words());
     let check = format::finish_check(check, record.version, epoch);
     let mut header = [0; RECORD_HEADER];
     header[format::record::HEAD] = format::head(check, words);
@@ -139,7 +139,8 @@ fn append(bytes: &mut Vec<u8>, draft: &mut Checked, salt: u64, record: &Record<'
     header[format::record::EPOCH] = epoch;
     header[format::record::STATE] = state::live(record.version);
     header[format::record::SHAPE] = shape.0;
-    header.into_iter().chain(draft.words()).for_each(|word| bytes.extend(word.to_le_bytes()));
+    header.into_iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    bytes.extend_from_slice(draft.words().as_flattened());
 }
 
 /// Whether a repaired journal has no damage and exactly the entries that it should have.
