@@ -110,7 +110,7 @@ impl ClosedJournal {
                 version: record.version,
                 epoch: record.epoch,
                 offset: record.offset,
-                bytes: record.bytes(),
+                bytes: record.words as u64 * 8,
             })
             .collect();
         entries.sort_unstable_by_key(|entry| (entry.version, entry.offset));

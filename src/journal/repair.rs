@@ -84,7 +84,7 @@ fn whole(scan: &Scan<'_>, records: &[Record<'_>]) -> Vec<u8> {
     let mut draft = Draft::new();
     for record in records {
         let left = identity.segment_bytes - (bytes.len() - SUPERBLOCK) % identity.segment_bytes;
-        let fits = left < identity.segment_bytes && record.bytes() <= left as u64;
+        let fits = left < identity.segment_bytes && record.words * 8 <= left;
         if !fits {
             // The rest of the segment stays zero: no record begins there.
             let end = (bytes.len() - SUPERBLOCK).next_multiple_of(identity.segment_bytes);
