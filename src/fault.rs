@@ -65,6 +65,7 @@ mod on {
         "window: open",
         "window: entered",
         "pend: head off",
+        "pend: version",
         "pend: header",
         "pend",
         "put: published",
@@ -84,6 +85,7 @@ mod on {
         "flush: settled",
         // The checkpoint.
         "checkpoint: begun",
+        "checkpoint: polling",
         "checkpoint: passed",
         "checkpoint: cut",
         "checkpoint: settled",

@@ -13,15 +13,23 @@ use super::{
 /// How many kills a broken rule may take.
 pub(crate) const LIMIT: u64 = 500;
 
-/// Rules that no kill can show, and what shows them instead.
-pub(crate) const NOT_BY_KILLS: &[(&str, &str)] = &[
-    ("sync", "loss of power"),
-    ("sync-before-batch", "loss of power"),
-    ("sync-before-retire", "loss of power"),
-    ("heal", "loss of power"),
-    ("state-of-version", "loss of power"),
-    ("head-before-body", "a kill between two stores that follow each other: the kills after every instruction"),
-    ("sync-before-reuse", "loss of power"),
+/// Rules that kills do notice, but not dependably within the limit, and what they may take instead.
+///
+/// The flusher looks at the rings a moment before it looks at the lanes, and only what a writer does in between is missed:
+/// about one kill in 220 meets it.
+pub(crate) const SLOW: &[(&str, u64)] = &[("collect-after-scan", 2_500)];
+
+/// Rules that are about a loss of power: a kill leaves what the operating system has. `tests/power` has their controls.
+/// (It may notice the absence of one or the other, but that is luck.)
+pub(crate) const OF_POWER: &[&str] = &[
+    "sync",
+    "sync-before-batch",
+    "sync-before-reuse",
+    "sync-before-retire",
+    "heal",
+    "checksum",
+    "pending-first",
+    "state-of-version",
 ];
 
 /// Runs all of them. The table of what was found, or of what was not noticed.
@@ -30,9 +38,10 @@ pub(crate) fn run_all(seed: u64) -> Result<String, String> {
         "| rule that was left out | kills until noticed | what was noticed first |\n|---|---|---|\n",
     );
     let mut unnoticed = Vec::new();
-    for rule in RULES.iter().copied().filter(|rule| NOT_BY_KILLS.iter().all(|(other, _)| other != rule)) {
+    for rule in RULES.iter().copied().filter(|rule| !OF_POWER.contains(rule)) {
+        let limit = SLOW.iter().find(|(slow, _)| *slow == rule).map_or(LIMIT, |(_, limit)| *limit);
         let options = Options {
-            kills: LIMIT,
+            kills: limit,
             seed,
             databases: vec![Database::Table],
             rule: Some(rule),
@@ -42,7 +51,7 @@ pub(crate) fn run_all(seed: u64) -> Result<String, String> {
             Err(Failure { kills, what }) => ((kills + 1).to_string(), in_short(&what)),
             Ok(_) => {
                 unnoticed.push(rule);
-                (format!("not within {LIMIT}"), String::new())
+                (format!("not within {limit}"), String::new())
             }
         };
         let _ = writeln!(table, "| {rule} | {kills} | {what} |");

@@ -45,6 +45,19 @@ const SPOTS: &[Spot] = &[
     spot(&["writers-pass-first"], "put: queued", "checkpoint: retired", "stall"),
     spot(&["leave-after-queue", "writers-pass-first"], "put: published", "prepare", "own stall"),
     spot(&["leave-after-queue"], "put: queued", "prepare", "own stall"),
+    // A flusher that is late between its look at the rings and its look at the lanes.
+    // The writers are slow too: what they write in the next epoch makes up for what was missed.
+    spot(&["collect-after-scan"], "checkpoint: polling=300,put: left=60", "checkpoint: retired", "own stall")
+        .long(),
+    spot(
+        &["collect-after-scan"],
+        "checkpoint: polling=500,put: left=150",
+        "checkpoint: retired",
+        "own stall",
+    )
+    .long(),
+    // A head over what is not yet there.
+    spot(&["head-before-body"], "", "pend: version", ""),
     // Attempts that lose, and what goes over their records.
     spot(&["pending-is-nothing", "live-before-publish"], "pend", "put: lost", ""),
     spot(&["pending-is-nothing", "live-before-publish"], "pend", "put: lost", "own stall"),

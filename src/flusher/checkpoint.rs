@@ -146,6 +146,7 @@ where
             self.begin_checkpoint();
         }
         if self.checkpoint.is_under_way() {
+            fault::point("checkpoint: polling");
             let store = &self.store;
             if !self.checkpoint.poll(|lane| store.lanes().running(lane)) {
                 return;

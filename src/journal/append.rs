@@ -151,6 +151,7 @@ impl Appender {
         }
         // Release, each: in this order for whoever finds the file after a kill.
         at.store(tail + record::VERSION, version, Ordering::Release);
+        fault::point("pend: version");
         at.store(tail + record::EPOCH, epoch, Ordering::Release);
         let early = fault::broken("live-before-publish");
         let first = if early { state::live(version) } else { state::pending(version) };
