@@ -19,7 +19,9 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     fault,
+    journal::WordAddress,
     sync::{AtomicU64, Ordering, fence},
+    table::SlotId,
 };
 
 const COUNT_BITS: u32 = 20;
@@ -59,35 +61,81 @@ pub(crate) fn loaded(retired: u64) -> u64 {
     (retired << COUNT_BITS) - 1
 }
 
-/// Which epoch writers are in; 0: none. One for each lane.
-pub(crate) struct Running(CachePadded<AtomicU64>);
+/// What a writer is doing, for others to see. One for each lane.
+pub(crate) struct Running(CachePadded<Doing>);
 
-impl Running {
-    pub(crate) fn new() -> Self {
-        Running(CachePadded::new(AtomicU64::new(0)))
-    }
+struct Doing {
+    /// The epoch of the open window; 0: none is open.
+    epoch: AtomicU64,
+    /// With a journal: the slot that is being published, plus one; 0: none.
+    slot: AtomicU64,
+    /// Where the state of that slot's record is. Changes only while `slot` is 0.
+    record: AtomicU64,
 }
 
 impl Running {
+    pub(crate) fn new() -> Self {
+        Running(CachePadded::new(Doing {
+            epoch: AtomicU64::new(0),
+            slot: AtomicU64::new(0),
+            record: AtomicU64::new(0),
+        }))
+    }
+
     /// The epoch of the open window, for its owner.
     pub(crate) fn epoch(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Where the state of the record of `slot` is, if that is being published here.
+    pub(crate) fn record_of(&self, slot: SlotId) -> Option<WordAddress> {
+        let name = u64::from(slot.0) + 1;
+        // Acquire, both looks: pair with the Release stores of this word. If the slot is there, so is its record. If it is not any
+        // more, its record is live (and the caller relies on that).
+        if self.0.slot.load(Ordering::Acquire) != name {
+            return None;
+        }
+        // Acquire: pairs with the Release in `publishes`. If this is the record of a later slot, the next look sees that.
+        let record = self.0.record.load(Ordering::Acquire);
+        let again = if cfg!(mutant = "record_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        (self.0.slot.load(again) == name).then_some(WordAddress(record))
     }
 }
 
 /// The window in which a writer publishes. While it is open, the epoch in it is not retired. No I/O, no lock and no
 /// user code that may block inside.
 pub(crate) struct Window<'a> {
-    running: &'a AtomicU64,
+    doing: &'a Doing,
     pub(crate) epoch: u64,
+    /// Whether a slot is named in it.
+    publishes: bool,
+}
+
+impl Window<'_> {
+    /// Tells others where the record is of the slot that is about to be published, so that whoever sees it can make it live.
+    pub(crate) fn publishes(&mut self, slot: SlotId, record: WordAddress) {
+        if !self.publishes {
+            self.publishes = true;
+            // Release, both: in this order for `record_of`, and after the slot before it was taken off.
+            self.doing.record.store(record.0, Ordering::Release);
+            self.doing.slot.store(u64::from(slot.0) + 1, Ordering::Release);
+        }
+        // Another attempt with the same slot has the same record.
+        debug_assert_eq!(self.doing.slot.load(Ordering::Relaxed), u64::from(slot.0) + 1);
+        debug_assert_eq!(self.doing.record.load(Ordering::Relaxed), record.0);
+    }
 }
 
 impl Drop for Window<'_> {
     fn drop(&mut self) {
+        if self.publishes {
+            // Release: who does not find the slot any more may rely on its record being live. (Or it was never published.)
+            self.doing.slot.store(0, Ordering::Release);
+        }
         // Release: all that the writer did in the window, its announcement included, comes before. Pairs with the
         // Acquire in `Checkpoint::poll`.
-        self.running
-            .store(0, if cfg!(mutant = "leave_relaxed") { Ordering::Relaxed } else { Ordering::Release });
+        let release = if cfg!(mutant = "leave_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        self.doing.epoch.store(0, release);
     }
 }
 
@@ -121,7 +169,7 @@ impl Epochs {
 
     /// Opens the window of a lane that has none open.
     pub(crate) fn enter<'a>(&self, running: &'a Running) -> Window<'a> {
-        debug_assert_eq!(running.0.load(Ordering::Relaxed), 0, "two windows of one lane");
+        debug_assert_eq!(running.epoch(), 0, "two windows of one lane");
         // Acquire, both loads: who opens a window in a new epoch has seen all that came before that epoch began, the
         // `closed` flag among it. Pairs with the Release in `Checkpoint::begin`.
         let mut epoch = self.current.load(Ordering::Acquire);
@@ -129,7 +177,7 @@ impl Epochs {
         loop {
             // Release: a checkpoint that sees this window sees what the windows before it did; the store that closed the
             // last one would no longer say so.
-            running.0.store(
+            running.0.epoch.store(
                 epoch,
                 if cfg!(mutant = "enter_relaxed") { Ordering::Relaxed } else { Ordering::Release },
             );
@@ -141,7 +189,7 @@ impl Epochs {
             fault::point("window: open");
             let again = self.current.load(Ordering::Acquire);
             if again == epoch || cfg!(mutant = "enter_once") || fault::broken("enter-looks-again") {
-                return Window { running: &running.0, epoch };
+                return Window { doing: &running.0, epoch, publishes: false };
             }
             epoch = again;
         }
@@ -198,7 +246,7 @@ impl Checkpoint {
         self.waiting.retain(|&lane| {
             // Acquire: pairs with the Release in `Window::drop` and `Epochs::enter`; what the writer announced is there to
             // be collected.
-            let epoch = running(lane).0.load(Ordering::Acquire);
+            let epoch = running(lane).0.epoch.load(Ordering::Acquire);
             epoch != 0 && epoch < target && !fault::broken("writers-pass-first")
         });
         self.waiting.is_empty()

@@ -117,7 +117,6 @@ mod on {
         "live-before-announced",
         "reader-makes-live",
         "flusher-makes-live",
-        "announced-is-left-alone",
         "head-off-first",
         "end-is-zeroed",
         // The window.

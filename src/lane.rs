@@ -11,7 +11,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::{
     epochs::Running,
-    journal::Appender,
+    journal::{Appender, WordAddress},
     recycle::{Inbox, Inboxes, Slots},
     ring::{self, Consumer, Producer},
     slab::{OwnedSlot, Slab},
@@ -96,6 +96,11 @@ impl Lanes {
 
     pub(crate) fn running(&self, index: usize) -> &Running {
         &self.lanes[index].running
+    }
+
+    /// Where the state of the record of a slot is that is just being published.
+    pub(crate) fn record_of(&self, slot: SlotId) -> Option<WordAddress> {
+        self.lanes.iter().find_map(|lane| lane.running.record_of(slot))
     }
 
     /// How many times an entry became dirty, in all. Grows; a little behind what other threads are just doing.

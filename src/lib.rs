@@ -43,7 +43,6 @@ pub use codec::Postcard;
 pub use codec::{Codec, CodecError, Plain, PlainBytes};
 pub use epochs::Version;
 pub use error::{Error, HandleError, OpenError};
-#[cfg(not(crossbeam_loom))]
 pub use journal::{ClosedJournal, JournalContents, JournalEntry};
 pub use journal::{Damage, DamageKind, JournalError, JournalSync};
 pub use stats::{JournalStats, Stats};

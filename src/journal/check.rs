@@ -29,7 +29,7 @@ mod tests {
 
     #[test]
     fn both_ways_give_the_standard_sum() {
-        let bytes: Vec<u8> = (0..4096_u32).map(|n| (n * 31 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..4096_u32).map(|n| ((n * 31) >> 3) as u8).collect();
         let words = bytes.as_chunks::<8>().0;
         for len in 0..words.len() {
             let (first, second) = words[..len].split_at(len / 3);

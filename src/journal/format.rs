@@ -354,11 +354,6 @@ impl<'a> Record<'a> {
     pub(crate) fn has_state(&self) -> bool {
         self.is_live() || self.state == state::pending(self.version)
     }
-
-    /// How many bytes of the file it takes.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.words as u64 * 8
-    }
 }
 
 /// Whether a live or pending record might begin here: cheap enough to ask at every word.

@@ -12,12 +12,9 @@ pub(crate) mod commit;
 mod error;
 pub(crate) mod file;
 pub(crate) mod format;
-#[cfg(not(crossbeam_loom))]
 mod inspect;
-#[cfg(not(crossbeam_loom))]
 pub(crate) mod note;
 pub(crate) mod recover;
-#[cfg(not(crossbeam_loom))]
 mod repair;
 mod space;
 pub(crate) mod tape;
@@ -38,7 +35,6 @@ pub(crate) use commit::{Commits, SyncNumber};
 pub use error::JournalError;
 pub(crate) use format::Kind;
 pub(crate) use format::stored_name;
-#[cfg(not(crossbeam_loom))]
 pub use inspect::{ClosedJournal, JournalContents, JournalEntry};
 pub use recover::{Damage, DamageKind};
 

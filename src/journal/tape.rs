@@ -18,27 +18,27 @@ pub(crate) fn store(_: u64, _: u64, make: impl FnOnce()) {
 }
 
 /// The bytes of the file before anything is stored through a map.
-#[cfg(not(any(feature = "faults", crossbeam_loom)))]
+#[cfg(any(not(feature = "faults"), crossbeam_loom))]
 #[inline(always)]
 pub(crate) fn opened(_: &std::fs::File) {}
 
 /// A part of the file is at this address now.
-#[cfg(not(any(feature = "faults", crossbeam_loom)))]
+#[cfg(any(not(feature = "faults"), crossbeam_loom))]
 #[inline(always)]
 pub(crate) fn mapped(_: u64, _: usize, _: u64) {}
 
 /// Bytes were written into the file.
-#[cfg(not(any(feature = "faults", crossbeam_loom)))]
+#[cfg(any(not(feature = "faults"), crossbeam_loom))]
 #[inline(always)]
 pub(crate) fn wrote(_: u64, _: &[u8]) {}
 
 /// What was stored before now is about to be made durable.
-#[cfg(not(any(feature = "faults", crossbeam_loom)))]
+#[cfg(any(not(feature = "faults"), crossbeam_loom))]
 #[inline(always)]
 pub(crate) fn sync_begins() {}
 
 /// The sync that began last has ended.
-#[cfg(not(any(feature = "faults", crossbeam_loom)))]
+#[cfg(any(not(feature = "faults"), crossbeam_loom))]
 #[inline(always)]
 pub(crate) fn sync_ended(_: bool) {}
 

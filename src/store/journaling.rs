@@ -1,21 +1,19 @@
 //! The store's side of the journal: which record belongs to which slot, and how an entry becomes bytes.
 
 use std::{
-    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use crossbeam_epoch::Guard;
 
-use super::{Draft, Store};
+use super::{Draft, JournalParts, Store};
 use crate::{
     codec::{Codec, CodecError},
-    epochs,
-    journal::{Appender, Journal, Kind, Unprepared, WordAddress, format::state},
+    epochs::{self, Window},
+    journal::{Appender, Journal, Kind, Unprepared, format::state},
     lane::Writer,
-    memory::ZeroedArray,
-    sync::{AtomicU64, Ordering},
+    sync::Ordering,
     table::SlotId,
 };
 
@@ -52,17 +50,11 @@ impl<K, V, C: Codec<K>, D: Codec<V>> EntryCodec<K, V> for Codecs<C, D> {
 pub(crate) struct Journaling<K, V> {
     pub(crate) journal: Arc<Journal>,
     codec: Box<dyn EntryCodec<K, V>>,
-    /// Where the state of each slot's record is, for as long as the slot is not announced.
-    records: ZeroedArray<AtomicU64>,
 }
 
 impl<K, V> Journaling<K, V> {
-    pub(super) fn new(
-        journal: Arc<Journal>,
-        codec: Box<dyn EntryCodec<K, V>>,
-        slots: usize,
-    ) -> io::Result<Self> {
-        Ok(Journaling { journal, codec, records: ZeroedArray::new(slots)? })
+    pub(super) fn new((journal, codec): JournalParts<K, V>) -> Self {
+        Journaling { journal, codec }
     }
 
     fn prepare(&self, appender: &mut Appender, key: &K, value: Option<&V>) -> Result<(), Unprepared> {
@@ -85,15 +77,16 @@ impl<K, V, S> Store<K, V, S> {
     }
 
     /// Writes the record of an attempt to publish `slot` as this version.
-    pub(super) fn pend(&self, writer: &mut Writer<'_>, slot: SlotId, version: u64) {
-        let Some(journaling) = &self.journal else { return };
+    pub(super) fn pend(&self, writer: &mut Writer<'_>, window: &mut Window<'_>, slot: SlotId, version: u64) {
+        if self.journal.is_none() {
+            return;
+        }
         let mut epoch = epochs::epoch_of(version);
         if crate::fault::broken("epoch-follows-version") {
-            epoch = writer.running().epoch();
+            epoch = window.epoch;
         }
         if let Some(record) = writer.appender().pend(version, epoch) {
-            // Relaxed: published with the word.
-            journaling.records[slot.0 as usize].store(record.0, Ordering::Relaxed);
+            window.publishes(slot, record);
         }
     }
 
@@ -101,15 +94,14 @@ impl<K, V, S> Store<K, V, S> {
     ///
     /// The slot was not announced when the caller, under `guard`, read its name from a table word.
     pub(super) fn make_live(&self, slot: SlotId, guard: &Guard) {
-        let Some(journaling) = &self.journal else { return };
-        // Relaxed: published with the word.
-        let record = WordAddress(journaling.records[slot.0 as usize].load(Ordering::Relaxed));
-        if record.0 == 0 && crate::fault::broken("announced-is-left-alone") {
+        if self.journal.is_none() {
             return;
         }
-        // SAFETY: the address was stored by `pend` before the word was published. The record's space is not used again
-        // before its epoch is retired, which its writer's window held up when the slot was seen unannounced, and a grace
-        // period after that, which `guard` holds up. The area lives as long as the journal.
+        // Its lane named the slot before the word did. If none does any more, the writer was faster than we.
+        let Some(record) = self.lanes.record_of(slot) else { return };
+        // SAFETY: it is the address of this slot's record: no slot's name is used again while `guard` is pinned, so the lane
+        // that has it published it. The record's space is not used again before its epoch is retired, which its writer's
+        // window holds up, and a grace period after that, which `guard` holds up. The area lives as long as the journal.
         //
         // Release: as in `Appender::make_live`.
         unsafe { record.store(state::live(self.slab.version(slot, guard)), Ordering::Release) };

@@ -128,10 +128,7 @@ where
     pub(crate) fn new(shape: Shape<K, V>, lanes: Arc<Lanes>, hasher: S) -> io::Result<Self> {
         let Shape { capacity, flush_at, weigher, signal, journal, epochs } = shape;
         let slots = Self::slots(capacity, &lanes);
-        let journal = match journal {
-            None => None,
-            Some((journal, codec)) => Some(Journaling::new(journal, codec, slots)?),
-        };
+        let journal = journal.map(Journaling::new);
         let table = Table::new(capacity)?;
         let weights = match weigher {
             None => None,
@@ -216,9 +213,6 @@ where
         }
         // What has been seen must be flushed by the next barrier, also if its writer stalls before it has told the
         // flusher. No wake-up from a read: the writer makes it, and a barrier brings its own.
-        if crate::fault::broken("announced-is-left-alone") {
-            self.make_live(slot, guard);
-        }
         if word.is_dirty() && !self.slab.is_announced(slot, guard) && !cfg!(mutant = "see_silent") {
             self.dirty_map.mark(at);
             crate::fault::point("help: marked");

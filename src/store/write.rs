@@ -9,7 +9,8 @@ use crossbeam_epoch::Guard;
 
 use super::{Credit, SpareSlot, Store};
 use crate::{
-    epochs, fault,
+    epochs::{self, Window},
+    fault,
     lane::Writer,
     table::{Kind, Position, Probe, SlotId, Table, Vacancy, Word},
 };
@@ -139,7 +140,7 @@ where
         guard: &Guard,
     ) -> Result<(Position, u64), Unpublished<'s, K, V, S>> {
         let closed_early = cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed);
-        let window = self.epochs.enter(writer.running());
+        let mut window = self.epochs.enter(writer.running());
         fault::point("window: entered");
         // Relaxed: behind the window's opening. If it opened in the epoch that the closing checkpoint began, it has seen
         // `closed`; if in an earlier one, that checkpoint waits for it.
@@ -148,7 +149,7 @@ where
         let replaced = if is_closed {
             Err(Refused::Closed)
         } else {
-            self.swing(writer, &mut draft, hash, expect, window.epoch, credit, guard)
+            self.swing(writer, &mut draft, hash, expect, &mut window, credit, guard)
         };
         let replaced = match replaced {
             Ok(replaced) => replaced,
@@ -224,10 +225,11 @@ where
         draft: &mut Draft<'s, K, V, S>,
         hash: u64,
         expect: Expect,
-        epoch: u64,
+        window: &mut Window<'_>,
         credit: &mut Option<Credit<'s>>,
         guard: &Guard,
     ) -> Result<Replaced, Refused> {
+        let epoch = window.epoch;
         loop {
             // Borrowed anew in each round: the version is written into the slot in between.
             let probe = self.table.probe(hash, guard, self.holds(draft.key(), guard));
@@ -250,7 +252,7 @@ where
                     }
                     let version = epochs::successor(predecessor, epoch);
                     self.slab.set_version(draft.spare.slot(), version, false);
-                    self.pend(writer, id, version);
+                    self.pend(writer, window, id, version);
                     let was_announced = loading || self.slab.is_announced(old.slot(), guard);
                     // The place of a placeholder is in no queue yet, unless it was before.
                     let new = old.succeeded_by(kind, id, true).with_listed(loading || old.is_listed());
@@ -282,7 +284,7 @@ where
                     };
                     let version = epochs::successor(0, epoch);
                     self.slab.set_version(draft.spare.slot(), version, false);
-                    self.pend(writer, id, version);
+                    self.pend(writer, window, id, version);
                     let word = Word::new(kind, Table::tag(hash), id).with_dirty(true).with_listed(true);
                     match self.table.insert(&vacancy, word, guard) {
                         Ok(at) => {
