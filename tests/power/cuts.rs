@@ -266,18 +266,18 @@ fn cut_row(cuts: u64, rule: Option<&str>) -> Result<Toll, String> {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        // The acknowledgements first: what comes between is on the disk as well.
         let synced = snapshot(shared.synced());
-        let stored = snapshot(shared.stored());
         disk.cut()?;
         drop(child);
+        // What the database was given up to the end: between the look above and the cut the journal may have let go of what
+        // the database has, and after the cut no batch goes out, because its sync fails.
+        let stored = snapshot(shared.stored());
         disk.unmount()?;
         disk.mount()?;
         toll.cuts += 1;
         toll.acks += shared.acks().load(Ordering::SeqCst) - acks;
         toll.writes += shared.writes().load(Ordering::SeqCst) - writes;
-        // After the cut there was no machine any more that could have told the database anything.
-        shared.stored().iter().zip(&stored).for_each(|(word, before)| word.store(*before, Ordering::SeqCst));
+        // After the cut there was no machine any more that could have acknowledged anything.
         shared.synced().iter().zip(&synced).for_each(|(word, before)| word.store(*before, Ordering::SeqCst));
         judge(&journal, &synced, &stored, &mut toll);
         if rule.is_some() && toll.lost + toll.went_back + toll.refused > 0 {

@@ -474,7 +474,7 @@ impl<'a> Walk<'a> {
                 ));
             }
         }
-        if self.counts.states % 311 == 0 {
+        if self.counts.states.is_multiple_of(311) {
             self.read_whole(&best)?;
         }
         Ok(())
