@@ -303,6 +303,14 @@ where
         }
     }
 
+    /// How long until everything is written anew after a failed sync, if that is due: the failure itself has woken us, too
+    /// early if it was that of the last attempt.
+    pub(super) fn until_healing(&self) -> Option<Duration> {
+        self.journal().filter(|journal| journal.commits.is_poisoned() && !self.heals)?;
+        let pause = HEAL_PAUSE + Duration::from_millis(1);
+        Some(self.healed_at.map_or(Duration::ZERO, |tried| pause.saturating_sub(tried.elapsed())))
+    }
+
     /// Everything is in the backend, and there will be no more: retires all that the journal has, so that the next cache does
     /// not write it once more. `false`: not yet.
     pub(super) fn seal(&mut self) -> bool {

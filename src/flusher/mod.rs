@@ -501,6 +501,9 @@ where
         if wants_checkpoint || self.is_checkpointing() {
             timeout = Some(timeout.map_or(CHECKPOINT_PAUSE, |timeout| timeout.min(CHECKPOINT_PAUSE)));
         }
+        if let Some(pause) = self.until_healing() {
+            timeout = Some(timeout.map_or(pause, |timeout| timeout.min(pause)));
+        }
         let (store, requests, courier) = (&self.store, &self.desk.requests, &self.courier);
         let knows_dirty = !self.pending.is_empty();
         let quiet_until = store.signal.sleep(knows_dirty, timeout, || {
