@@ -73,7 +73,7 @@ fn c09_a_full_cache_is_never_short_of_journal() {
     }
     assert!(written >= 2_900, "{written} of 3,000 fit");
     for n in 0..20_000 {
-        cache.put(n % written, n).unwrap();
+        cache.put(n % written, n).unwrap_or_else(|error| panic!("{error}, {:?}", cache.stats().journal));
     }
     let length = fs::metadata(&path).unwrap().len();
     println!("{written} dirty, {length} bytes");
