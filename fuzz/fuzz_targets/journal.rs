@@ -83,14 +83,8 @@ const fn value_of(key: u64) -> u64 {
 fn image() -> &'static Image {
     static IMAGE: OnceLock<Image> = OnceLock::new();
     IMAGE.get_or_init(|| {
-        let path = folder().join("whole.journal");
-        let _ = fs::remove_file(&path);
-        let cache = open(&path, false).expect("a new journal");
-        for key in 0..KEYS {
-            cache.put(key, value_of(key)).expect("a small entry");
-        }
-        let bytes = fs::read(&path).expect("the journal");
-        drop(cache);
+        // From a file, so that a finding can be had again: each new journal has a salt of its own.
+        let bytes = include_bytes!("../images/small.bin").to_vec();
         let records: Vec<_> = (SUPERBLOCK + 64..).step_by(56).take(KEYS as usize).collect();
         for (key, at) in records.iter().enumerate() {
             assert_eq!(bytes[at + 40..at + 48], (key as u64).to_le_bytes(), "the image is not what this target expects");
@@ -162,7 +156,11 @@ fuzz_target!(|input: Input<'_>| {
         for (key, value) in &read.live {
             let (key, value) = (key.as_slice(), value.as_deref());
             let number = u64::from_le_bytes(key.try_into().expect("a key that nobody wrote"));
-            assert!(number < KEYS && value == Some(&value_of(number).to_le_bytes()), "a value that nobody wrote");
+            assert!(
+                number < KEYS && value == Some(&value_of(number).to_le_bytes()),
+                "a value that nobody wrote: {number} {value:02x?} in {bytes:02x?}",
+                bytes = &bytes[..bytes.len().min(SUPERBLOCK + SEGMENTS * SEGMENT)]
+            );
         }
         if head_is_whole && is_known && bytes.len() == image.bytes.len() {
             let found = |key: &u64| read.live.iter().any(|(found, _)| *found == key.to_le_bytes());

@@ -227,6 +227,7 @@ impl Process {
     }
 
     /// Waits until it ends, and fails if it failed.
+    #[cfg(feature = "faults")]
     #[track_caller]
     pub(crate) fn succeeds(&mut self) {
         let status = self.0.wait().unwrap();

@@ -168,7 +168,7 @@ fn examine(patient: &Patient, bytes: &[u8], records: &[Place], damaged: &Range<u
 /// The segment in which a damage is that lies in one.
 fn segment_of(records: &[Place], damaged: &Range<usize>) -> usize {
     let before = |place: &&Place| place.at.start < damaged.end;
-    records.iter().filter(before).next_back().map_or(0, |place| place.segment)
+    records.iter().rfind(before).map_or(0, |place| place.segment)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -242,9 +242,10 @@ fn f45_random_damage_of_any_length() {
             let record = &records[rng.below(records.len() as u64) as usize];
             record.at.start + rng.below(record.at.len() as u64) as usize
         };
-        let segment_end = records.iter().find(|place| place.at.end > start).map_or(end, |at| {
-            records.iter().filter(|one| one.segment == at.segment).next_back().unwrap().at.end
-        });
+        let segment_end = records
+            .iter()
+            .find(|place| place.at.end > start)
+            .map_or(end, |at| records.iter().rfind(|one| one.segment == at.segment).unwrap().at.end);
         let stop = (start + length).min(if start < SUPERBLOCK { SUPERBLOCK } else { segment_end });
         harm(&mut bytes[start..stop], kind, &mut rng);
         let damaged = difference(&good, &bytes, start..stop);

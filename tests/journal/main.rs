@@ -7,7 +7,6 @@ mod bounds;
 mod common;
 mod damage;
 mod disk;
-mod histories;
 mod opening;
 mod shutdown;
 mod values;

@@ -6,10 +6,13 @@ use writeback::{Ack, Answers, Backend, BackendError, Batch, Cache, Change, Close
 
 use crate::common::{NEVER, PATIENCE, Rows, SMALL, crash, down, eventually, open, place, quiet, scaled};
 
+/// Version, attempt and value of an operation.
+type Stored = (u64, u32, u64);
+
 /// Rows that note which operation, by version and attempt, wrote each of them, in all lives of the cache.
 #[derive(Default)]
 struct Noted {
-    rows: Mutex<HashMap<u64, Vec<(u64, u32, u64)>>>,
+    rows: Mutex<HashMap<u64, Vec<Stored>>>,
     left: Mutex<Option<u64>>,
 }
 
