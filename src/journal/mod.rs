@@ -252,9 +252,11 @@ impl Journal {
         (records as u64).saturating_mul(each).div_ceil(self.identity.segment_bytes as u64) as usize + 1
     }
 
-    /// Whether so little is free that the flusher should retire old records.
+    /// Whether so little is free that the flusher should retire old records: at the latest when writers get nothing any more.
     pub(crate) fn is_low(&self) -> bool {
-        self.space.free() < self.low_mark.load(Ordering::Relaxed)
+        let (free, mark) = (self.space.free(), self.low_mark.load(Ordering::Relaxed));
+        // The reserve grows with what is dirty, also between two checkpoints, which set the mark.
+        free < mark.max(self.space.reserve() + 2)
     }
 
     /// So many entries are dirty: keeps room for copies of them, and asks for a larger file if they are too many for this one.
@@ -286,10 +288,10 @@ impl Journal {
     /// A checkpoint has done what it could: says what counts as low from now on. `returning` segments are dead, but not
     /// free yet.
     ///
-    /// If `all` that is dirty was written anew and writers get nothing of what that has freed, the file is too small, whatever
-    /// the average record says: large ones leave much of a segment empty.
+    /// If `all` that is dirty was written anew and writers get next to nothing of what that has freed, the file is too small,
+    /// whatever the average record says: large ones leave much of a segment empty.
     pub(crate) fn retune(&self, returning: usize, all: bool) {
-        if all && self.space.free() + returning <= self.space.reserve() {
+        if all && self.space.free() + returning < self.space.reserve() + 2 {
             self.ask_for_more();
         }
         let (free, total) = (self.space.free() + returning, self.space.total());

@@ -35,16 +35,20 @@ use crate::{
 };
 
 pub(crate) use word::{Kind, SlotId, Word};
-use word::{Meta, stride_bits};
+use word::{Meta, STRIDES, stride_index};
 
 /// Entries in a bucket: eight words of eight bytes, one of them for bookkeeping.
 pub(crate) const PLACES: usize = if cfg!(crossbeam_loom) { 2 } else { 7 };
 
-/// How many buckets a key's entry may live in.
-pub(crate) const REACH: usize = if cfg!(crossbeam_loom) { 2 } else { 8 };
+/// How many buckets a key's entry may live in. So many that a range is never full before the table is: entries that are
+/// all dirty cannot make room for each other, and a cache of so many entries is promised to hold them.
+pub(crate) const REACH: usize = if cfg!(crossbeam_loom) { 2 } else { 32 };
 
-/// How full the table is at most, in entries per bucket: at 5.6 of 7, four of five entries live at home, and one
-/// insert in five thousand into a full table meets a full range (a test counts them).
+/// How many of them are looked into unless the home says that an entry lives beyond.
+const NEAR: usize = if cfg!(crossbeam_loom) { 1 } else { 8 };
+
+/// How full the table is at most, in entries per bucket: at 5.6 of 7, four of five entries live at home, and one in five
+/// thousand beyond the near buckets.
 const FILL: f64 = 5.6;
 
 /// A bucket and an index in it.
@@ -98,6 +102,10 @@ pub(crate) struct Table {
     buckets: ZeroedArray<Bucket>,
     /// The smaller of [`REACH`] and the number of buckets, so that a range never meets itself.
     reach: usize,
+    /// How far apart the buckets of a key's range are: one of these, chosen by the tag, so that a crowded bucket does not
+    /// crowd the same others for all its keys. Each has no divisor in common with the number of buckets, so that a range
+    /// never meets itself.
+    strides: [usize; STRIDES],
 }
 
 /// What a probe for an insert found.
@@ -135,6 +143,17 @@ impl Vacancy {
     }
 }
 
+/// The first number from `wish` on that has no divisor in common with `buckets`.
+fn stride_near(wish: usize, buckets: usize) -> usize {
+    let divisor = |mut a: usize, mut b: usize| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    (wish.max(1)..).find(|stride| divisor(*stride, buckets) == 1).unwrap_or(1)
+}
+
 fn fingerprint(home: usize, tag: u16) -> u64 {
     (home as u64) << 15 | u64::from(tag)
 }
@@ -147,7 +166,9 @@ impl Table {
     /// A table for at most `entries` entries.
     pub(crate) fn new(entries: usize) -> std::io::Result<Self> {
         let buckets = ((entries as f64 / FILL).ceil() as usize).max(1);
-        Ok(Table { buckets: ZeroedArray::new(buckets)?, reach: REACH.min(buckets) })
+        let strides =
+            [0.618, 0.414, 0.267, 0.155].map(|part| stride_near((buckets as f64 * part) as usize, buckets));
+        Ok(Table { buckets: ZeroedArray::new(buckets)?, reach: REACH.min(buckets), strides })
     }
 
     /// How much memory a table for `entries` entries takes, in bytes.
@@ -169,21 +190,17 @@ impl Table {
         (hash & 0x7fff) as u16
     }
 
-    /// How far apart the buckets of a key's range are: one of sixteen strides, chosen by the tag, so that a crowded
-    /// bucket does not crowd its neighbours too. A range never meets itself: seven of the longest strides are shorter
-    /// than the table.
-    fn stride(&self, tag: u16) -> usize {
-        1 + (self.buckets.len() / REACH).saturating_sub(1) * usize::from(stride_bits(tag)) / 16
-    }
-
-    fn bucket_at(&self, home: usize, distance: usize, tag: u16) -> usize {
-        let bucket = home + distance * self.stride(tag);
-        if bucket < self.buckets.len() { bucket } else { bucket - self.buckets.len() }
+    fn bucket_at(&self, home: usize, distance: usize, stride: usize) -> usize {
+        (home + distance * self.strides[stride]) % self.buckets.len()
     }
 
     fn home_of(&self, at: Position, word: Word) -> usize {
-        let (bucket, way) = (at.bucket(), word.distance() * self.stride(word.tag()));
-        if bucket >= way { bucket - way } else { bucket + self.buckets.len() - way }
+        let (bucket, distance, buckets) = (at.bucket(), word.distance(), self.buckets.len());
+        if distance == 0 {
+            return bucket;
+        }
+        let way = distance * self.strides[stride_index(word.tag())] % buckets;
+        (bucket + buckets - way) % buckets
     }
 
     fn place(&self, at: Position) -> &AtomicU64 {
@@ -199,6 +216,15 @@ impl Table {
     /// Home bucket and tag of the entry: what an eviction policy may remember of a key.
     pub(crate) fn fingerprint(&self, at: Position, word: Word) -> u64 {
         fingerprint(self.home_of(at, word), word.tag())
+    }
+
+    /// How many buckets of their ranges the keys of this home live in.
+    fn reach_of(&self, meta: Meta) -> usize {
+        match (meta.far(), meta.is_beyond()) {
+            (0, _) => 1,
+            (_, false) => NEAR.min(self.reach),
+            (_, true) => self.reach,
+        }
     }
 
     fn scan(
@@ -227,13 +253,15 @@ impl Table {
     ) -> Option<(Position, Word)> {
         let (home, tag) = (self.home(hash), Self::tag(hash));
         let found = self.scan(home, tag, 0, &mut is_key);
-        // Relaxed: an insert that happened before this call has raised `far` before it was acknowledged, and it is
-        // lowered only after the entry is gone.
-        if found.is_some() || self.buckets[home].meta(Ordering::Relaxed).far() == 0 {
+        if found.is_some() {
             return found;
         }
-        (1..self.reach)
-            .find_map(|distance| self.scan(self.bucket_at(home, distance, tag), tag, distance, &mut is_key))
+        // Relaxed: an insert that happened before this call has raised `far` before it was acknowledged, and it is
+        // lowered only after the entry is gone. So with BEYOND.
+        let reach = self.reach_of(self.buckets[home].meta(Ordering::Relaxed));
+        (1..reach).find_map(|distance| {
+            self.scan(self.bucket_at(home, distance, stride_index(tag)), tag, distance, &mut is_key)
+        })
     }
 
     /// Looks a key up, and a place for it if it is absent.
@@ -249,9 +277,10 @@ impl Table {
             self.finish(home, meta, guard);
         };
         let mut vacant = None;
+        let inhabited = self.reach_of(meta);
         for distance in 0..self.reach {
-            let bucket = self.bucket_at(home, distance, tag);
-            if (distance == 0 || meta.far() > 0)
+            let bucket = self.bucket_at(home, distance, stride_index(tag));
+            if distance < inhabited
                 && let Some((at, word)) = self.scan(bucket, tag, distance, &mut is_key)
             {
                 return Probe::Found(at, word);
@@ -261,7 +290,7 @@ impl Table {
                     .empty_place(bucket)
                     .map(|(index, empty)| (distance, Position::new(bucket, index), empty));
             }
-            if vacant.is_some() && meta.far() == 0 {
+            if vacant.is_some() && distance + 1 >= inhabited {
                 break;
             }
         }
@@ -307,7 +336,7 @@ impl Table {
                 }
                 return Err(());
             }
-            let decided = meta.decided(distance, at.place(), word.tag());
+            let decided = meta.decided(distance, at.place(), word.tag(), distance >= NEAR);
             // AcqRel: Release publishes the tentative word to helpers, who read `Meta` with Acquire; Acquire orders
             // this decision after what the previous inserter did.
             match meta_word.compare_exchange_weak(meta.0, decided.0, Ordering::AcqRel, Ordering::Relaxed) {
@@ -328,8 +357,8 @@ impl Table {
 
     /// Makes the pending insert of this home visible, for an inserter that has not got to it.
     fn finish(&self, home: usize, pending: Meta, guard: &Guard) {
-        let (distance, index, tag) = pending.place();
-        let place = &self.buckets[self.bucket_at(home, distance, tag)].places[index];
+        let (distance, index, stride) = pending.place();
+        let place = &self.buckets[self.bucket_at(home, distance, stride)].places[index];
         // Acquire: the second look at `Meta` must come after this one, and the slot's content passes through us.
         let word = Word(place.load(Ordering::Acquire));
         if word.is_tentative() {
@@ -386,7 +415,7 @@ impl Table {
         // before its PENDING goes, which `finish` sees to.
         let meta = self.buckets[home].meta(Ordering::Acquire);
         if meta.is_pending()
-            && meta.place() == (old.distance(), at.place(), stride_bits(old.tag()))
+            && meta.place() == (old.distance(), at.place(), stride_index(old.tag()))
             && !cfg!(mutant = "vacate_pending")
         {
             if cfg!(mutant = "vacate_settle") {
@@ -401,13 +430,26 @@ impl Table {
         match self.place(at).compare_exchange(old.0, empty.0, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => {
                 if old.distance() > 0 {
-                    // Release: who finds no entry far away, and does not look, has seen all that its evictor saw. Pairs with
-                    // the Acquire in `probe`.
-                    self.buckets[home].meta.fetch_sub(Meta::ONE_FAR, Ordering::Release);
+                    self.one_less_far(home);
                 }
                 Ok(())
             }
             Err(now) => Err(Word(now)),
+        }
+    }
+
+    /// An entry of this home that lived far away is gone.
+    fn one_less_far(&self, home: usize) {
+        let meta_word = &self.buckets[home].meta;
+        let mut meta = Meta(meta_word.load(Ordering::Relaxed));
+        loop {
+            // Release: who finds no entry far away, and does not look, has seen all that its evictor saw. Pairs with the
+            // Acquire in `probe`.
+            let fewer = meta.without_one_far();
+            match meta_word.compare_exchange_weak(meta.0, fewer.0, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => meta = Meta(now),
+            }
         }
     }
 
@@ -426,7 +468,7 @@ impl Table {
     pub(crate) fn range(&self, hash: u64) -> impl Iterator<Item = Position> + '_ {
         let (home, tag) = (self.home(hash), Self::tag(hash));
         (0..self.reach).flat_map(move |distance| {
-            let bucket = self.bucket_at(home, distance, tag);
+            let bucket = self.bucket_at(home, distance, stride_index(tag));
             (0..PLACES).map(move |index| Position::new(bucket, index))
         })
     }

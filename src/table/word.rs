@@ -22,7 +22,7 @@ pub(crate) enum Kind {
 /// One entry of the table. All that has to change together changes in one compare-and-swap.
 ///
 /// ```text
-///  63      55 54      52  51      50        49     48 47 46     32 31      0
+///  63      57 56      52  51      50        49     48 47 46     32 31      0
 /// +----------+----------+--------+-----------+-------+-----+---------+---------+
 /// |  unused  | distance | LISTED | TENTATIVE | DIRTY | kind|   tag   |  slot   |
 /// +----------+----------+--------+-----------+-------+-----+---------+---------+
@@ -47,7 +47,7 @@ const DIRTY: u64 = 1 << 49;
 const TENTATIVE: u64 = 1 << 50;
 const LISTED: u64 = 1 << 51;
 const DISTANCE_SHIFT: u32 = 52;
-const DISTANCE_MASK: u64 = 0b111 << DISTANCE_SHIFT;
+const DISTANCE_MASK: u64 = 0b1_1111 << DISTANCE_SHIFT;
 
 impl Word {
     pub(crate) const EMPTY: Word = Word(0);
@@ -165,40 +165,45 @@ impl fmt::Debug for Word {
 /// The eighth word of a bucket.
 ///
 /// ```text
-///  63   54    53     52      43 42      29 28           0
-/// +-------+---------+----------+----------+--------------+
-/// | place | PENDING | far away |   heat   |   inserts    |
-/// +-------+---------+----------+----------+--------------+
+///  63   54    53     52      43 42      29   28    27           0
+/// +-------+---------+----------+----------+--------+--------------+
+/// | place | PENDING | far away |   heat   | BEYOND |   inserts    |
+/// +-------+---------+----------+----------+--------+--------------+
 /// ```
 ///
 /// - *inserts*: how many inserts of keys *whose home is this bucket* were decided. An insert is decided by the
 ///   compare-and-swap that raises it, so two inserts of one key cannot both win.
 /// - *heat*: two bits for each of the seven places *in this bucket*: how often it was read, up to 3.
+/// - *BEYOND*: an entry whose home is this bucket lives beyond the near buckets of its range, or has since one lived far
+///   away.
 /// - *far away*: how many entries whose home is this bucket live in another one. Zero: a miss ends here.
 /// - *PENDING*, *place*: the last decided insert may still have to be made visible at this place (stride, distance,
 ///   index).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Meta(pub(super) u64);
 
-const INSERTS_MASK: u64 = (1 << 29) - 1;
+const INSERTS_MASK: u64 = (1 << 28) - 1;
+const BEYOND: u64 = 1 << 28;
 const HEAT_SHIFT: u32 = 29;
 const FAR_SHIFT: u32 = 43;
-/// Sixteen ranges of seven buckets of seven places are 784 entries away from home at most, and a few whose removal has
-/// not been counted yet.
+/// Four ranges of 31 buckets of seven places are 868 entries away from home at most, and a few whose removal has not been
+/// counted yet.
 const FAR_MASK: u64 = 0x3ff << FAR_SHIFT;
 const PENDING: u64 = 1 << 53;
 const PLACE_SHIFT: u32 = 54;
 const PLACE_MASK: u64 = 0x3ff << PLACE_SHIFT;
 
-/// The bits of a tag that choose the stride of its key's range.
-pub(super) fn stride_bits(tag: u16) -> u16 {
-    tag & 0xf
+/// How many strides there are.
+pub(super) const STRIDES: usize = 4;
+
+/// The stride of the range of a key with this tag.
+pub(super) fn stride_index(tag: u16) -> usize {
+    usize::from(tag) % STRIDES
 }
 
 impl Meta {
     pub(super) const MAX_HEAT: u8 = 3;
-    /// What to subtract when an entry that lived far away is gone.
-    pub(super) const ONE_FAR: u64 = 1 << FAR_SHIFT;
+    const ONE_FAR: u64 = 1 << FAR_SHIFT;
 
     pub(super) fn inserts(self) -> u32 {
         (self.0 & INSERTS_MASK) as u32
@@ -222,23 +227,34 @@ impl Meta {
         ((self.0 & FAR_MASK) >> FAR_SHIFT) as usize
     }
 
+    pub(super) fn is_beyond(self) -> bool {
+        self.0 & BEYOND != 0
+    }
+
+    /// An entry that lived far away is gone.
+    pub(super) fn without_one_far(self) -> Self {
+        let fewer = Meta(self.0 - Self::ONE_FAR);
+        if fewer.far() == 0 { Meta(fewer.0 & !BEYOND) } else { fewer }
+    }
+
     pub(super) fn is_pending(self) -> bool {
         self.0 & PENDING != 0
     }
 
-    /// Distance and index of the pending place, and the stride bits of its key's tag.
-    pub(super) fn place(self) -> (usize, usize, u16) {
-        let place = (self.0 & PLACE_MASK) >> PLACE_SHIFT;
-        (place as usize >> 3 & 0b111, place as usize & 0b111, (place >> 6) as u16)
+    /// Distance and index of the pending place, and which stride leads to it.
+    pub(super) fn place(self) -> (usize, usize, usize) {
+        let place = ((self.0 & PLACE_MASK) >> PLACE_SHIFT) as usize;
+        (place >> 3 & 0b1_1111, place & 0b111, place >> 8)
     }
 
     /// The next insert is decided, at this place.
-    pub(super) fn decided(self, distance: usize, index: usize, tag: u16) -> Self {
+    pub(super) fn decided(self, distance: usize, index: usize, tag: u16, is_beyond: bool) -> Self {
         let inserts = u64::from(Self::next_inserts(self.inserts()));
-        let place = u64::from(stride_bits(tag)) << 6 | (distance << 3 | index) as u64;
+        let place = (stride_index(tag) << 8 | distance << 3 | index) as u64;
         let far = if distance > 0 { Self::ONE_FAR } else { 0 };
         let next =
             Meta((self.0 & !(PLACE_MASK | INSERTS_MASK) | inserts | place << PLACE_SHIFT | PENDING) + far);
+        let next = if is_beyond { Meta(next.0 | BEYOND) } else { next };
         if distance == 0 { next.with_heat(index, 0) } else { next }
     }
 
@@ -254,24 +270,26 @@ mod tests {
     #[test]
     fn word_fields_do_not_touch_each_other() {
         let word = Word::new(Kind::Value, 0x7fff, SlotId(u32::MAX));
-        for word in [word, word.with_dirty(true).with_listed(true).with_tentative(true).with_distance(7)] {
+        for word in [word, word.with_dirty(true).with_listed(true).with_tentative(true).with_distance(31)] {
             assert_eq!((word.kind(), word.tag(), word.slot()), (Kind::Value, 0x7fff, SlotId(u32::MAX)));
         }
-        let next = word.with_distance(5).with_listed(true).succeeded_by(Kind::Tombstone, SlotId(3), true);
-        assert_eq!((next.kind(), next.slot(), next.distance()), (Kind::Tombstone, SlotId(3), 5));
+        let next = word.with_distance(29).with_listed(true).succeeded_by(Kind::Tombstone, SlotId(3), true);
+        assert_eq!((next.kind(), next.slot(), next.distance()), (Kind::Tombstone, SlotId(3), 29));
         assert!(next.is_dirty() && next.is_listed() && next.is_entry() && !next.is_tentative());
-        assert!(next.may_hold(0x7fff, 5) && !next.may_hold(0x7fff, 4) && !next.may_hold(0x7ffe, 5));
-        assert!(!next.with_tentative(true).may_hold(0x7fff, 5));
+        assert!(next.may_hold(0x7fff, 29) && !next.may_hold(0x7fff, 28) && !next.may_hold(0x7ffe, 29));
+        assert!(!next.with_tentative(true).may_hold(0x7fff, 29));
     }
 
     #[test]
     fn meta_fields_do_not_touch_each_other() {
         let mut meta = Meta(INSERTS_MASK).with_heat(6, 3).with_heat(0, 9);
         assert_eq!((meta.heat(0), meta.heat(5), meta.heat(6)), (3, 0, 3));
-        meta = meta.decided(7, 6, 0x7ffb);
-        assert_eq!((meta.inserts(), meta.far(), meta.place(), meta.is_pending()), (0, 1, (7, 6, 0xb), true));
+        meta = meta.decided(31, 6, 0x7ffb, true);
+        assert_eq!((meta.inserts(), meta.far(), meta.place(), meta.is_pending()), (0, 1, (31, 6, 3), true));
         assert_eq!((meta.heat(6), meta.settled().is_pending(), meta.settled().far()), (3, false, 1));
-        meta = meta.decided(0, 6, 0);
+        meta = meta.decided(0, 6, 0, false);
         assert_eq!((meta.inserts(), meta.far(), meta.place(), meta.heat(6)), (1, 1, (0, 6, 0), 0));
+        assert!(meta.is_beyond() && !meta.without_one_far().is_beyond());
+        assert_eq!(meta.without_one_far().far(), 0);
     }
 }
