@@ -23,6 +23,8 @@ pub(crate) const SLACK: usize = 8 * BAG;
 
 struct Bag {
     slots: Vec<SlotId>,
+    /// Whether what the slots held is dropped.
+    is_clear: bool,
     next: *mut Bag,
 }
 
@@ -31,7 +33,7 @@ unsafe impl Send for Bag {}
 
 impl Bag {
     fn new() -> Box<Self> {
-        Box::new(Bag { slots: Vec::with_capacity(BAG), next: ptr::null_mut() })
+        Box::new(Bag { slots: Vec::with_capacity(BAG), is_clear: false, next: ptr::null_mut() })
     }
 }
 
@@ -138,24 +140,51 @@ impl Slots {
         slab.take_fresh(slots, |slot| self.free.push(slot.release()));
     }
 
+    /// Fills the free list from an inbox. What this thread does not need goes back into its own, where others may take it:
+    /// as one large bag, so that a backlog is walked through only once.
     fn reclaim<K, V>(&mut self, inboxes: &impl Inboxes, index: usize, slab: &Slab<K, V>) {
+        let mut surplus: Option<Box<Bag>> = None;
         for mut bag in inboxes.inbox(index).take() {
-            while let Some(id) = bag.slots.pop() {
-                // SAFETY: the bag was put into the inbox after the grace period of all its slots, which were out of the
-                // table when they were retired; and we took it out.
-                let mut slot = unsafe { OwnedSlot::assume(id) };
-                slab.clear(&mut slot);
-                self.free.push(slot.release());
+            if !bag.is_clear {
+                for id in &bag.slots {
+                    // SAFETY: the bag was put into the inbox after the grace period of all its slots, which were out of the
+                    // table when they were retired; and we took it out.
+                    let mut slot = unsafe { OwnedSlot::assume(*id) };
+                    slab.clear(&mut slot);
+                    let _ = slot.release();
+                }
             }
-            if self.empty_bags.len() < 8 {
-                self.empty_bags.push(bag);
+            let needed = (4 * BAG).saturating_sub(self.free.len()).min(bag.slots.len());
+            self.free.extend(bag.slots.drain(bag.slots.len() - needed..));
+            if !bag.slots.is_empty() {
+                bag.is_clear = true;
+                surplus = Some(match surplus.take() {
+                    None => bag,
+                    Some(other) => self.pour_together(bag, other),
+                });
+            } else {
+                self.keep_empty(bag);
             }
         }
-        // More than this thread needs: others may take it from its inbox.
-        while self.free.len() > 4 * BAG {
-            let mut bag = self.empty_bags.pop().unwrap_or_else(Bag::new);
-            bag.slots.extend(self.free.drain(self.free.len() - BAG..));
+        if let Some(bag) = surplus {
             inboxes.inbox(self.index).add(bag);
+        }
+    }
+
+    /// Both bags' slots in the larger one.
+    fn pour_together(&mut self, mut one: Box<Bag>, mut other: Box<Bag>) -> Box<Bag> {
+        if one.slots.len() < other.slots.len() {
+            std::mem::swap(&mut one, &mut other);
+        }
+        one.slots.append(&mut other.slots);
+        self.keep_empty(other);
+        one
+    }
+
+    fn keep_empty(&mut self, mut bag: Box<Bag>) {
+        if self.empty_bags.len() < 8 && bag.slots.capacity() < 2 * BAG {
+            bag.is_clear = false;
+            self.empty_bags.push(bag);
         }
     }
 

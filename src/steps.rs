@@ -97,6 +97,7 @@ where
     fn round(&mut self) -> bool {
         match self.flusher.round() {
             Round::Sent => {
+                // One batch: a cargo is larger only after a sync, and nobody syncs.
                 self.courier.carry_next();
                 true
             }

@@ -238,7 +238,7 @@ where
         if self.pending.owing() == 0 {
             return;
         }
-        let is_stuck = self.away.as_ref().is_some_and(|away| away.since.elapsed() > STUCK_AFTER);
+        let is_stuck = self.away.front().is_some_and(|away| away.since.elapsed() > STUCK_AFTER);
         for at in self.pending.debtors(cut.copies_all, is_stuck) {
             let guard = self.local.pin();
             match self.store.copy_forward(at, cut.target, &mut self.appender, &guard) {

@@ -1,12 +1,17 @@
-//! The courier: carries one batch at a time to the backend, on a thread of its own.
+//! The courier: carries batches to the backend, on a thread of its own.
 //!
 //! A call of the backend may take as long as it likes. Meanwhile the flusher goes on: it hears of what becomes dirty, answers
 //! requests, tends checkpoints, and writes records anew when the journal runs out of space. The two share one letter box;
 //! neither holds its lock while it works.
+//!
+//! With a durable journal the backend gets nothing that is not on stable storage. One sync covers all batches of a cargo, so
+//! where a sync takes long and the backend does not, the flusher makes up larger cargoes.
 
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -17,21 +22,34 @@ use crate::{
     sync::{Condvar, Mutex, lock},
 };
 
-/// A batch that has come back, with one answer for each of its operations.
+/// A batch that has come back.
 pub(super) struct Delivered<K, V> {
     pub(super) batch: Batch<K, V>,
-    pub(super) answers: Vec<Result<(), BackendError>>,
-    pub(super) panicked: bool,
+    pub(super) fate: Fate,
 }
 
-enum Letters<K, V> {
-    Empty,
-    Loaded(Batch<K, V>),
-    /// The courier is on its way.
-    Away,
-    Back(Delivered<K, V>),
+/// What became of a batch.
+pub(super) enum Fate {
+    /// There is one answer for each of its operations.
+    Answered {
+        answers: Vec<Result<(), BackendError>>,
+        panicked: bool,
+        /// How long the backend took, and the sync before it, if there was one.
+        took: Duration,
+        synced: Option<Duration>,
+    },
+    /// The backend has taken nothing of the batch before it, so nobody has asked it for this one.
+    Returned,
+}
+
+struct Letters<K, V> {
+    /// What the flusher has sent, less what the courier is away with.
+    cargo: VecDeque<Batch<K, V>>,
+    /// Nothing of the cargo has been carried yet.
+    is_fresh: bool,
+    back: VecDeque<Delivered<K, V>>,
     /// No more batches come; who still wanted to know what became of the last one has ended.
-    Closed,
+    is_closed: bool,
 }
 
 pub(crate) struct Courier<K, V> {
@@ -50,7 +68,9 @@ impl<K, V> Courier<K, V> {
         journal: Option<Arc<Journal>>,
         flusher: Arc<Signal>,
     ) -> Arc<Self> {
-        let (letters, called) = (Mutex::new(Letters::Empty), Condvar::new());
+        let (cargo, back) = (VecDeque::new(), VecDeque::new());
+        let letters = Mutex::new(Letters { cargo, is_fresh: false, back, is_closed: false });
+        let called = Condvar::new();
         Arc::new(Courier { letters, called, backend, journal, flusher })
     }
 
@@ -63,38 +83,49 @@ impl<K, V> Courier<K, V> {
     pub(crate) fn carry_next(&self) -> bool {
         let mut letters = lock(&self.letters);
         let batch = loop {
-            match std::mem::replace(&mut *letters, Letters::Away) {
-                Letters::Loaded(batch) => break batch,
-                Letters::Closed => {
-                    *letters = Letters::Closed;
-                    return false;
-                }
-                other => *letters = other,
+            if letters.is_closed {
+                return false;
             }
-            letters = self.called.wait(letters).unwrap_or_else(std::sync::PoisonError::into_inner);
+            match letters.cargo.pop_front() {
+                Some(batch) => break batch,
+                None => {
+                    letters = self.called.wait(letters).unwrap_or_else(std::sync::PoisonError::into_inner);
+                }
+            }
         };
+        let is_first = std::mem::take(&mut letters.is_fresh);
         drop(letters);
-        let delivered = self.deliver(batch);
+        let fate = self.deliver(&batch, is_first);
+        let goes_on = matches!(&fate, Fate::Answered { answers, .. } if answers.iter().any(Result::is_ok));
         let mut letters = lock(&self.letters);
-        let is_closed = matches!(*letters, Letters::Closed);
-        if !is_closed {
-            *letters = Letters::Back(delivered);
-            drop(letters);
-            self.flusher.wake();
+        if letters.is_closed {
+            return false;
         }
-        !is_closed
+        letters.back.push_back(Delivered { batch, fate });
+        if !goes_on {
+            let Letters { cargo, back, .. } = &mut *letters;
+            back.extend(cargo.drain(..).map(|batch| Delivered { batch, fate: Fate::Returned }));
+        }
+        drop(letters);
+        self.flusher.wake();
+        true
     }
 
     /// Hands a batch to the backend. Whatever that does, there is one answer for each operation afterwards.
-    fn deliver(&self, batch: Batch<K, V>) -> Delivered<K, V> {
+    fn deliver(&self, batch: &Batch<K, V>, is_first: bool) -> Fate {
         fault::point("flush: copied");
-        if self.journal.as_ref().is_some_and(|journal| !journal.sync_before_batch()) {
+        let start = Instant::now();
+        let journal = self.journal.as_ref().filter(|_| is_first);
+        if journal.is_some_and(|journal| !journal.sync_before_batch()) {
             let error = BackendError::transient("the cache was closed before its journal was synced");
             let answers = vec![Err(error); batch.len()];
-            return Delivered { batch, answers, panicked: false };
+            return Fate::Answered { answers, panicked: false, took: Duration::ZERO, synced: None };
         }
+        let synced = journal.map(|_| start.elapsed());
         fault::point("flush: synced");
-        let answers = catch_unwind(AssertUnwindSafe(|| self.backend.apply(&batch)));
+        let start = Instant::now();
+        let answers = catch_unwind(AssertUnwindSafe(|| self.backend.apply(batch)));
+        let took = start.elapsed();
         fault::point("flush: applied");
         let panicked = answers.is_err();
         let mut answers = match answers {
@@ -104,39 +135,36 @@ impl<K, V> Courier<K, V> {
         let missing =
             || Err(BackendError::transient("the backend answered fewer operations than it was given"));
         answers.resize_with(batch.len(), missing);
-        Delivered { batch, answers, panicked }
+        Fate::Answered { answers, panicked, took, synced }
     }
 
-    /// Sends the courier off. The flusher has taken back what it carried last.
-    pub(super) fn send(&self, batch: Batch<K, V>) {
+    /// Sends the courier off with batches that were copied before now. The flusher has taken back all that it carried before.
+    pub(super) fn send(&self, cargo: VecDeque<Batch<K, V>>) {
         let mut letters = lock(&self.letters);
-        debug_assert!(matches!(*letters, Letters::Empty));
-        *letters = Letters::Loaded(batch);
+        debug_assert!(letters.cargo.is_empty() && letters.back.is_empty());
+        letters.cargo = cargo;
+        letters.is_fresh = true;
         self.called.notify_one();
     }
 
-    /// What the courier has brought back.
+    /// The next batch that has come back, in the order in which they were sent.
     pub(super) fn take_back(&self) -> Option<Delivered<K, V>> {
-        let mut letters = lock(&self.letters);
-        match std::mem::replace(&mut *letters, Letters::Empty) {
-            Letters::Back(delivered) => Some(delivered),
-            other => {
-                *letters = other;
-                None
-            }
-        }
+        lock(&self.letters).back.pop_front()
     }
 
     /// Whether the courier has brought something back.
     pub(super) fn is_back(&self) -> bool {
-        matches!(*lock(&self.letters), Letters::Back(_))
+        !lock(&self.letters).back.is_empty()
     }
 
     /// There will be no more batches. Does not wait for a call that is on its way.
     pub(crate) fn close(&self) {
-        let last = std::mem::replace(&mut *lock(&self.letters), Letters::Closed);
+        let mut letters = lock(&self.letters);
+        letters.is_closed = true;
+        let (cargo, back) = (std::mem::take(&mut letters.cargo), std::mem::take(&mut letters.back));
+        drop(letters);
         self.called.notify_one();
         // Keys, values and errors are the user's, and so are their destructors.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(last)));
+        let _ = catch_unwind(AssertUnwindSafe(|| drop((cargo, back))));
     }
 }

@@ -41,7 +41,7 @@ use crate::{
 use backoff::Backoff;
 use checkpoint::{CHECKPOINT_PAUSE, Cut, Dead};
 pub(crate) use courier::Courier;
-use courier::Delivered;
+use courier::{Delivered, Fate};
 use pending::{Pending, Taken};
 pub(crate) use request::{Ended, Reply, Request, Requests};
 
@@ -95,20 +95,31 @@ impl Desk {
 /// fraction.
 const DRAINS_PER_DELAY: u32 = 8;
 
+/// The most batches that are sent together.
+const LARGEST_CARGO: usize = 32;
+
+/// How many batches to send together, so that the sync before them takes at most a fifth of what they do.
+fn cargo_size(sync: Duration, batch: Duration) -> usize {
+    let batches = 4 * sync.as_nanos() / batch.as_nanos().max(1);
+    (batches.min(LARGEST_CARGO as u128) as usize).max(1)
+}
+
 /// A batch that is on its way.
 struct Away {
     taken: Vec<Taken>,
     /// When its entries were copied, by the clock.
     copied_at: Duration,
-    /// In real time.
+    /// In real time, since when it is the next that the backend is asked for.
     since: Instant,
 }
 
 pub(crate) struct Flusher<K, V, S> {
     store: Arc<Store<K, V, S>>,
     courier: Arc<Courier<K, V>>,
-    /// What the courier is away with.
-    away: Option<Away>,
+    /// What the courier is away with, in the order in which it brings it back.
+    away: VecDeque<Away>,
+    /// How many batches are sent together.
+    cargo_size: usize,
     desk: Arc<Desk>,
     settings: Settings,
     rings: Vec<Consumer>,
@@ -193,7 +204,8 @@ where
             ended: Ended::Stopped,
             store,
             courier,
-            away: None,
+            away: VecDeque::new(),
+            cargo_size: 1,
             desk,
             settings,
             rings,
@@ -225,9 +237,7 @@ where
     /// One round, without sleeping.
     pub(crate) fn round(&mut self) -> Round {
         self.collect();
-        if let Some(delivered) = self.courier.take_back() {
-            self.come_back(delivered);
-        }
+        self.take_back();
         if !self.answer_requests() {
             return Round::Last;
         }
@@ -235,7 +245,7 @@ where
         self.tend_checkpoint();
         let now = self.settings.clock.now();
         self.pending.retry_due(now);
-        if self.away.is_none()
+        if self.away.is_empty()
             && let Some(trigger) = self.trigger(now)
             && self.send(trigger, now)
         {
@@ -347,38 +357,65 @@ where
         self.pending.oldest().is_some_and(due).then_some(Trigger::Timer)
     }
 
-    /// Sends one batch off. `false`: nothing of what was queued is dirty any more.
+    /// Sends a cargo off. `false`: nothing of what was queued is dirty any more.
     fn send(&mut self, trigger: Trigger, now: Duration) -> bool {
-        let (mut taken, batch) = self.fill(trigger, now);
-        if batch.is_empty() {
+        let (mut cargo, mut operations) = (VecDeque::new(), 0);
+        while cargo.len() < self.cargo_size {
+            let (mut taken, batch) = self.fill(trigger, now);
+            if batch.is_empty() {
+                break;
+            }
+            operations += batch.len() as u64;
+            let counters = &self.desk.counters;
+            counters.batches.add(1);
+            counters.by_trigger[trigger as usize].add(1);
+            if fault::broken("clean-after-answer") {
+                self.settle(&taken, &batch, vec![Ok(()); batch.len()], now);
+                taken.clear();
+            }
+            self.away.push_back(Away { taken, copied_at: now, since: Instant::now() });
+            cargo.push_back(batch);
+        }
+        if cargo.is_empty() {
             return false;
         }
-        let counters = &self.desk.counters;
-        counters.in_flight.set(batch.len() as u64);
-        counters.batches.add(1);
-        counters.by_trigger[trigger as usize].add(1);
-        if fault::broken("clean-after-answer") {
-            self.settle(&taken, &batch, vec![Ok(()); batch.len()], now);
-            taken.clear();
-        }
-        self.away = Some(Away { taken, copied_at: now, since: Instant::now() });
-        self.courier.send(batch);
+        self.desk.counters.in_flight.set(operations);
+        self.courier.send(cargo);
         true
     }
 
-    /// A batch has come back from the backend.
-    fn come_back(&mut self, delivered: Delivered<K, V>) {
-        let Some(away) = self.away.take() else { return };
-        let Delivered { batch, answers, panicked } = delivered;
-        self.desk.counters.panics.add(u64::from(panicked));
-        self.settle(&away.taken, &batch, answers, away.copied_at);
-        fault::point("flush: settled");
-        // Keys, values and errors are the user's, and so are their destructors.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(batch)));
-        // The statistics are up to date for whoever hears of it now.
-        self.desk.counters.in_flight.set(0);
-        self.pending.deliver();
-        self.store.room.notify();
+    /// Takes back what the courier has brought.
+    fn take_back(&mut self) {
+        let mut returned = Vec::new();
+        while let Some(Delivered { batch, fate }) = self.courier.take_back() {
+            let Some(away) = self.away.pop_front() else { return };
+            let operations = batch.len() as u64;
+            match fate {
+                Fate::Answered { answers, panicked, took, synced } => {
+                    self.desk.counters.panics.add(u64::from(panicked));
+                    self.settle(&away.taken, &batch, answers, away.copied_at);
+                    fault::point("flush: settled");
+                    self.cargo_size = match synced {
+                        _ if self.batch_limit < self.settings.batch_size => 1,
+                        Some(synced) => cargo_size(synced, took),
+                        None => self.cargo_size,
+                    };
+                }
+                Fate::Returned => returned.push(away.taken),
+            }
+            // Keys, values and errors are the user's, and so are their destructors.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(batch)));
+            let in_flight = &self.desk.counters.in_flight;
+            in_flight.set(in_flight.get().saturating_sub(operations));
+            if let Some(next) = self.away.front_mut() {
+                next.since = Instant::now();
+            }
+            // The statistics are up to date for whoever hears of it now.
+            self.pending.deliver();
+            self.store.room.notify();
+        }
+        // The last first, so that they stand in the order of their age again.
+        returned.iter().rev().for_each(|taken| self.pending.returned(taken));
     }
 
     /// Copies what is to be written now, at most a batch of it.
@@ -489,7 +526,7 @@ where
             not_later_than(now.saturating_add(self.settings.max_delay / DRAINS_PER_DELAY));
         }
         // While the courier is away nothing is sent, however late it is; it calls when it is back.
-        let is_home = self.away.is_none();
+        let is_home = self.away.is_empty();
         if is_home && let Some(oldest) = self.pending.oldest() {
             not_later_than(oldest.saturating_add(self.settings.max_delay));
         }

@@ -228,6 +228,20 @@ impl Pending {
         key.attempts
     }
 
+    /// These places were not tried after all: they are as before, and at the head of the queue.
+    pub(crate) fn returned(&mut self, taken: &[Taken]) {
+        for Taken { at, .. } in taken.iter().rev() {
+            let Some(key) = self.keys.get_mut(at) else { continue };
+            key.state = State::Queued;
+            key.attempts = key.attempts.saturating_sub(1);
+            self.queued += 1;
+            self.queue.push_front((*at, key.moment));
+            if !key.waiters.is_empty() {
+                self.urgent.push_front((*at, key.moment));
+            }
+        }
+    }
+
     /// The place is clean: nothing more is owed to anyone.
     pub(crate) fn settled(&mut self, at: Position) {
         if let Some(key) = self.keys.remove(&at) {
@@ -399,6 +413,9 @@ impl Pending {
     /// is stuck.
     pub(crate) fn debtors(&self, all: bool, is_stuck: bool) -> Vec<Position> {
         let Some(cut) = &self.cut else { return Vec::new() };
+        if !all && !is_stuck && self.parked == 0 && self.retries.is_empty() {
+            return Vec::new();
+        }
         let holds_up = |state| match state {
             State::BackingOff(_) | State::Parked => true,
             State::InFlight => is_stuck,

@@ -7,7 +7,7 @@
 
 use super::{
     Journal,
-    area::WordAddress,
+    area::{RecordWords, WordAddress, store},
     format::{self, Draft, Kind, SEGMENT_HEADER, Shape, record, state},
     space::Segment,
 };
@@ -15,6 +15,9 @@ use crate::{
     fault,
     sync::{Ordering, fence},
 };
+
+/// Words in a line of the processor's cache.
+const LINE: usize = 8;
 
 /// A segment that is being filled.
 struct Open {
@@ -31,10 +34,11 @@ struct Open {
 /// A record whose space is taken.
 #[derive(Clone, Copy)]
 struct Reserved {
+    at: RecordWords,
     words: usize,
     /// Of what was known outside.
     check: u32,
-    /// Of the last attempt.
+    /// Of the last attempt; zero: there was none.
     version: u64,
 }
 
@@ -82,30 +86,30 @@ impl Appender {
             return Err(Unprepared::TooLarge { bytes: self.draft.len(), limit: journal.record_limit() });
         };
         let open = self.room_for(journal, words).ok_or(Unprepared::Full)?;
-        let (at, tail, segment) = (open.segment.words, open.tail, open.segment.index);
-        fault::point("prepare");
+        let (segment, tail) = (&open.segment, open.tail);
+        let at = segment.words.record(tail, words).ok_or(Unprepared::Full)?;
         // A record that has lost goes, before what it was made of does. Then what an older lap has left after our end.
         if !fault::broken("head-off-first") {
-            at.store(tail + record::HEAD, 0, Ordering::Relaxed);
+            store(&at.header()[record::HEAD], 0, Ordering::Relaxed);
         }
         // Release: no later store comes before the head is off, for whoever finds the file after a kill.
         fence(Ordering::Release);
         fault::point("prepare: head off");
-        if tail + words < at.len() && !fault::broken("end-is-zeroed") {
-            at.store(tail + words, 0, Ordering::Release);
+        if tail + words < segment.words.len() && !fault::broken("end-is-zeroed") {
+            segment.words.store(tail + words, 0, Ordering::Release);
         }
         fault::point("prepare: end");
-        let offset = journal.offset(segment, tail);
+        let offset = journal.offset(segment.index, tail);
         let shape = Shape::new(key_bytes, padding, kind);
-        at.store(tail + record::SHAPE, shape.0, Ordering::Relaxed);
+        store(&at.header()[record::SHAPE], shape.0, Ordering::Relaxed);
         fault::point("prepare: shape");
         let payload = self.draft.words();
-        let check = format::begin_check(journal.salt(), offset, words, shape, payload);
-        for (index, word) in payload.iter().enumerate() {
-            at.store(tail + format::RECORD_HEADER + index, u64::from_le_bytes(*word), Ordering::Relaxed);
+        for (cell, word) in at.payload().iter().zip(payload) {
+            store(cell, u64::from_le_bytes(*word), Ordering::Relaxed);
         }
         fault::point("prepare: payload");
-        self.reserved = Some(Reserved { words, check, version: 0 });
+        let check = format::begin_check(journal.salt(), offset, words, shape, payload);
+        self.reserved = Some(Reserved { at, words, check, version: 0 });
         Ok(())
     }
 
@@ -138,40 +142,39 @@ impl Appender {
     /// Returns where its state is. `None`: nothing was prepared.
     pub(crate) fn pend(&mut self, version: u64, epoch: u64) -> Option<WordAddress> {
         let (open, reserved) = (self.open.as_mut()?, self.reserved.as_mut()?);
-        reserved.version = version;
-        let (at, tail) = (&open.segment.words, open.tail);
+        let header = reserved.at.header();
         // Off, if it is on from the last attempt; a crash must never find a head over a changed record.
-        if !fault::broken("head-off-first") {
-            at.store(tail + record::HEAD, 0, Ordering::Relaxed);
+        if reserved.version != 0 && !fault::broken("head-off-first") {
+            store(&header[record::HEAD], 0, Ordering::Relaxed);
         }
+        reserved.version = version;
         fault::point("pend: head off");
         let head = format::head(format::finish_check(reserved.check, version, epoch), reserved.words);
         if fault::broken("head-before-body") {
-            at.store(tail + record::HEAD, head, Ordering::Release);
+            store(&header[record::HEAD], head, Ordering::Release);
         }
         // Release, each: in this order for whoever finds the file after a kill.
-        at.store(tail + record::VERSION, version, Ordering::Release);
+        store(&header[record::VERSION], version, Ordering::Release);
         fault::point("pend: version");
-        at.store(tail + record::EPOCH, epoch, Ordering::Release);
+        store(&header[record::EPOCH], epoch, Ordering::Release);
         let early = fault::broken("live-before-publish");
         let first = if early { state::live(version) } else { state::pending(version) };
         if !fault::broken("pending-first") {
-            at.store(tail + record::STATE, first, Ordering::Release);
+            store(&header[record::STATE], first, Ordering::Release);
         }
         fault::point("pend: header");
-        at.store(tail + record::HEAD, head, Ordering::Release);
+        store(&header[record::HEAD], head, Ordering::Release);
         fault::point("pend");
         open.newest = open.newest.max(epoch);
-        Some(at.address(tail + record::STATE))
+        Some(WordAddress::of(&header[record::STATE]))
     }
 
     /// The write has happened: its record counts.
     pub(crate) fn make_live(&mut self) {
-        if let (Some(open), Some(reserved)) = (&self.open, &self.reserved) {
+        if let Some(reserved) = &self.reserved {
             // Release: the place was queued first (the flusher hears of what recovery would bring back), and the record is
             // whole. Pairs with the Acquire of whoever reads it as a file, and, for helpers, with that of the flag.
-            let live = state::live(reserved.version);
-            open.segment.words.store(open.tail + record::STATE, live, Ordering::Release);
+            store(&reserved.at.header()[record::STATE], state::live(reserved.version), Ordering::Release);
         }
     }
 
@@ -179,7 +182,10 @@ impl Appender {
     pub(crate) fn advance(&mut self) {
         if let (Some(open), Some(reserved)) = (self.open.as_mut(), self.reserved.take()) {
             open.tail += reserved.words;
-            // The next record is written soon, and its window ends in a fence that waits for these lines.
+            // The next record is written soon, and is probably as long as this one. A fence will wait for its lines.
+            for line in (LINE..reserved.words).step_by(LINE) {
+                open.segment.words.prefetch(open.tail + line);
+            }
             open.segment.words.prefetch(open.tail + reserved.words);
             self.appended.0 += reserved.words as u64 * 8;
             self.appended.1 += 1;

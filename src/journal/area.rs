@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::tape;
+use super::{format::RECORD_HEADER, tape};
 use crate::sync::{AtomicU64, Ordering};
 
 /// The words of one segment. Stays mapped, and at its place, for as long as the [`Area`] it came from.
@@ -26,8 +26,14 @@ impl Words {
     }
 
     pub(crate) fn store(&self, index: usize, word: u64, order: Ordering) {
-        let cell = &self.all()[index];
-        tape::store(std::ptr::from_ref(cell).addr() as u64, word, || cell.store(word.to_le(), order));
+        store(&self.all()[index], word, order);
+    }
+
+    /// The words of one record: `None` if they are not all there.
+    pub(crate) fn record(&self, start: usize, len: usize) -> Option<RecordWords> {
+        let words = self.all().get(start..start.checked_add(len)?)?;
+        let (header, payload) = words.split_first_chunk()?;
+        Some(RecordWords { header: std::ptr::from_ref(header), payload: std::ptr::from_ref(payload) })
     }
 
     #[cfg(crossbeam_loom)]
@@ -36,6 +42,7 @@ impl Words {
     }
 
     /// Fetches the line of this word, if there is one, so that it can be written without waiting for it.
+    #[inline]
     pub(crate) fn prefetch(&self, index: usize) {
         #[cfg(all(target_arch = "x86_64", not(crossbeam_loom), not(miri)))]
         if let Some(cell) = self.all().get(index) {
@@ -45,29 +52,57 @@ impl Words {
         }
         let _ = index;
     }
+}
 
-    /// Where this word is, as a number that fits into an atomic.
-    pub(crate) fn address(&self, index: usize) -> WordAddress {
-        WordAddress(std::ptr::from_ref(&self.all()[index]).addr() as u64)
+/// The words of one record, found and checked once. Lives as long as the [`Words`] that it came from.
+#[derive(Clone, Copy)]
+pub(crate) struct RecordWords {
+    header: *const [AtomicU64; RECORD_HEADER],
+    payload: *const [AtomicU64],
+}
+
+// SAFETY: as for `Words`.
+unsafe impl Send for RecordWords {}
+// SAFETY: as above.
+unsafe impl Sync for RecordWords {}
+
+impl RecordWords {
+    pub(crate) fn header(&self) -> &[AtomicU64; RECORD_HEADER] {
+        // SAFETY: as in `Words::all`, of which this is a part.
+        unsafe { &*self.header }
+    }
+
+    pub(crate) fn payload(&self) -> &[AtomicU64] {
+        // SAFETY: as above.
+        unsafe { &*self.payload }
     }
 }
 
-/// The place of one word of the journal, for a table of such places.
+/// Makes a store into the journal.
+#[inline]
+pub(crate) fn store(cell: &AtomicU64, word: u64, order: Ordering) {
+    tape::store(std::ptr::from_ref(cell).addr() as u64, word, || cell.store(word.to_le(), order));
+}
+
+/// The place of one word of the journal, as a number that fits into an atomic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct WordAddress(pub(crate) u64);
 
 impl WordAddress {
+    pub(crate) fn of(cell: &AtomicU64) -> Self {
+        WordAddress(std::ptr::from_ref(cell).addr() as u64)
+    }
+
     /// Stores a word there.
     ///
     /// # Safety
     ///
-    /// The address came from [`Words::address`], the area that it is in is still there, and its record is not yet space
+    /// The address came from [`WordAddress::of`], the area that it is in is still there, and its record is not yet space
     /// for others: the caller was pinned when it read the address from a table word's slot whose flag was off.
     pub(crate) unsafe fn store(self, word: u64, order: Ordering) {
         let cell = std::ptr::with_exposed_provenance::<AtomicU64>(self.0 as usize);
         // SAFETY: the caller's promise; atomics may be stored to through a shared reference.
-        let cell = unsafe { &*cell };
-        tape::store(self.0, word, || cell.store(word.to_le(), order));
+        store(unsafe { &*cell }, word, order);
     }
 }
 

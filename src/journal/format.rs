@@ -296,13 +296,12 @@ impl Draft {
 /// The first half of a record's checksum: what is known before the write. It binds the record to its file and its place
 /// in it, so that neither an older lap nor a value that looks like a record is mistaken for one.
 pub(crate) fn begin_check(salt: u64, offset: u64, words: usize, shape: Shape, payload: &[[u8; 8]]) -> u32 {
-    let prefix = [salt, offset, words as u64, shape.0].map(u64::to_le_bytes);
-    check::continued(check::continued(0, &prefix), payload)
+    check::continued(0, &[salt, offset, words as u64, shape.0], payload)
 }
 
 /// The whole checksum of a record.
 pub(crate) fn finish_check(check: u32, version: u64, epoch: u64) -> u32 {
-    check::continued(check, &[version, epoch].map(u64::to_le_bytes))
+    check::continued(check, &[version, epoch], &[])
 }
 
 /// A record as it stands in a file.

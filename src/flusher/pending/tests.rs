@@ -160,3 +160,22 @@ fn nobody_is_left_waiting_at_the_end() {
     book.abandon(&error());
     assert_eq!((answer(&mut book, &barrier), answer(&mut book, &writer)), (Some(false), Some(false)));
 }
+
+#[test]
+fn what_was_not_tried_is_as_it_was() {
+    let mut book = Pending::new();
+    (0..4).for_each(|i| book.heard(at(i), ms(i as u64)));
+    let reply = Reply::new();
+    book.wait_for(at(2), 7, Arc::clone(&reply));
+    let first: Vec<_> = std::iter::from_fn(|| book.take(any)).take(3).collect();
+    assert_eq!(first[0].at, at(2), "somebody waits for it");
+    assert_eq!(book.attempt(at(0), 1), 1);
+    book.returned(&first);
+    assert_eq!((book.queued(), book.oldest()), (4, Some(ms(2))));
+    assert_eq!(answer(&mut book, &reply), None);
+    let again: Vec<_> = std::iter::from_fn(|| book.take(any)).map(|taken| taken.at.index()).collect();
+    assert_eq!(again, [2, 0, 1, 3]);
+    assert_eq!(book.attempt(at(0), 1), 1, "nobody was asked");
+    book.superseded(Taken { at: at(2), moment: 99 }, 7, ms(9));
+    assert_eq!(answer(&mut book, &reply), Some(true));
+}
