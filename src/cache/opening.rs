@@ -72,6 +72,9 @@ impl Contents<'_> {
     }
 }
 
+/// So many entries are decoded before the first of them is restored, while the memory that they need is fetched.
+const AHEAD: usize = 32;
+
 /// The smallest segment.
 const MIN_SEGMENT: u64 = 4096;
 /// The largest one.
@@ -182,10 +185,17 @@ where
     let mut shared = store.lanes.shared();
     if let Some(mut writer) = shared.writer() {
         let local = store.collector.register();
-        for record in scan.live.values() {
-            let (key, value) = decode(record)?;
-            if !store.restore(&mut writer, key, value, record.version, &local.pin()) {
-                excess.push(record);
+        let mut entries = Vec::with_capacity(AHEAD);
+        for records in scan.live.records().chunks(AHEAD) {
+            for record in records {
+                let (key, value) = decode(record)?;
+                let hash = store.foresee(&key);
+                entries.push((key, value, hash));
+            }
+            for (record, entry) in records.iter().zip(entries.drain(..)) {
+                if !store.restore(&mut writer, entry, record.version, &local.pin()) {
+                    excess.push(record);
+                }
             }
         }
     }

@@ -456,10 +456,12 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Whether a live or pending record might begin here: cheap enough to ask at every word.
-pub(crate) fn may_begin(bytes: &[u8], offset_in_words: usize) -> bool {
-    let version = word(bytes, offset_in_words + record::VERSION);
-    let state = word(bytes, offset_in_words + record::STATE);
-    version
-        .is_some_and(|version| state == Some(state::live(version)) || state == Some(state::pending(version)))
+/// The first word from this one on where a live or pending record might begin: cheap enough to ask of a whole segment.
+pub(crate) fn may_begin(bytes: &[u8], from: usize) -> Option<usize> {
+    let words = bytes.as_chunks::<8>().0.get(from..)?;
+    let has_state = |words: &[[u8; 8]]| {
+        let [version, state] = [record::VERSION, record::STATE].map(|index| u64::from_le_bytes(words[index]));
+        state == state::live(version) || state == state::pending(version)
+    };
+    words.windows(record::STATE + 1).position(has_state).map(|distance| from + distance)
 }

@@ -103,7 +103,8 @@ impl ClosedJournal {
         let scan = self.opened.scan(&self.path)?;
         let mut entries: Vec<_> = scan
             .live
-            .values()
+            .records()
+            .iter()
             .map(|record| JournalEntry {
                 key: record.key,
                 value: record.value,

@@ -13,6 +13,7 @@ mod error;
 pub(crate) mod file;
 pub(crate) mod format;
 mod inspect;
+mod newest;
 pub(crate) mod note;
 pub(crate) mod recover;
 mod repair;

@@ -3,9 +3,10 @@
 //! Everything here looks at bytes and changes none, so that recovery can be killed and begun again, and so that tools and
 //! tests can try it on any bytes at all.
 
-use std::collections::HashMap;
-
-use super::format::{self, Identity, Record, SEGMENT_HEADER, SUPERBLOCK, Seal, Unreadable, live};
+use super::{
+    format::{self, Identity, Record, SEGMENT_HEADER, SUPERBLOCK, Seal, Unreadable, live},
+    newest::{AHEAD, Newest},
+};
 use crate::{epochs, fault};
 
 /// Something in a journal that a crash of the process cannot have left there.
@@ -72,7 +73,7 @@ pub(crate) struct Scan<'a> {
     pub(crate) owner: u64,
     pub(crate) boot: [u64; 2],
     /// The newest live record of each key.
-    pub(crate) live: HashMap<&'a [u8], Record<'a>, foldhash::fast::RandomState>,
+    pub(crate) live: Newest<'a>,
     /// Segments with records that may count.
     pub(crate) needed: Vec<Needed>,
     /// Holes that are not known to have been left by a loss of power.
@@ -191,7 +192,7 @@ impl<'a> Scan<'a> {
             segments,
             owner: 0,
             boot: [0; 2],
-            live: HashMap::default(),
+            live: Newest::default(),
             needed: Vec::new(),
             holes: 0,
             records: 0,
@@ -215,14 +216,12 @@ impl<'a> Scan<'a> {
         let sealed_end = seal.map_or(at, |seal| seal.end.min(end));
         let mut newest = seal.map_or(0, |seal| seal.newest);
         self.newest_epoch = self.newest_epoch.max(newest);
+        let mut counting = Vec::with_capacity(AHEAD);
         while at < end {
             let Some(record) = self.record_at(start, bytes, at) else {
                 // Nothing, or something that is no record: what an older lap has left is dead, so a live record behind it
                 // says that something is missing here, and so does a seal with a later end.
-                let behind = (at + 1..end).find(|&at| {
-                    format::may_begin(bytes, at)
-                        && self.record_at(start, bytes, at).is_some_and(|record| record.epoch >= self.retired)
-                });
+                let behind = self.find_behind(start, bytes, at);
                 let offset = start + at as u64 * 8;
                 match behind.or((at < sealed_end).then_some(sealed_end)) {
                     Some(again) => {
@@ -249,14 +248,15 @@ impl<'a> Scan<'a> {
             if !record.has_state() {
                 self.damage.push(Damage { offset: record.offset, kind: DamageKind::State });
             } else if record.is_live() || fault::broken("pending-is-nothing") {
-                let known = self.live.entry(record.key).or_insert(record);
-                if known.version < record.version || fault::broken("highest-version-wins") {
-                    *known = record;
+                counting.push(record);
+                if counting.len() == AHEAD {
+                    self.live.keep(&mut counting);
                 }
             } else {
                 self.pending += 1;
             }
         }
+        self.live.keep(&mut counting);
         if newest == 0 {
             return;
         }
@@ -272,6 +272,16 @@ impl<'a> Scan<'a> {
             has_holes: holes > 0,
             is_sealed: seal.is_some(),
         });
+    }
+
+    /// Where the first whole record behind this word begins that is not dead.
+    fn find_behind(&self, start: u64, bytes: &'a [u8], mut at: usize) -> Option<usize> {
+        loop {
+            at = format::may_begin(bytes, at + 1)?;
+            if self.record_at(start, bytes, at).is_some_and(|record| record.epoch >= self.retired) {
+                return Some(at);
+            }
+        }
     }
 
     fn record_at(&self, start: u64, bytes: &'a [u8], at: usize) -> Option<Record<'a>> {
@@ -293,7 +303,11 @@ pub struct Found {
 #[cfg(fuzzing)]
 pub fn found(bytes: &[u8]) -> Option<Found> {
     let scan = scan(bytes).ok()?;
-    let live =
-        scan.live.values().map(|record| (record.key.to_vec(), record.value.map(<[u8]>::to_vec))).collect();
+    let live = scan
+        .live
+        .records()
+        .iter()
+        .map(|record| (record.key.to_vec(), record.value.map(<[u8]>::to_vec)))
+        .collect();
     Some(Found { live, damages: scan.damage.len() })
 }
