@@ -53,6 +53,7 @@ mod on {
     pub const POINTS: &[&str] = &[
         // A write, outside its window: the record's place and what is known of it.
         "segment: taken",
+        "segment: end",
         "segment: sealed",
         "segment: cleared",
         "prepare",
@@ -105,6 +106,7 @@ mod on {
         "recovery: mapped",
         "recovery: restored",
         "recovery: written through",
+        "recovery: end",
         "recovery: claimed",
     ];
 
@@ -119,6 +121,7 @@ mod on {
         "flusher-makes-live",
         "head-off-first",
         "end-is-zeroed",
+        "seal-end-first",
         // The window.
         "enter-looks-again",
         "leave-after-queue",

@@ -67,13 +67,13 @@ fn outline(scan: &Scan<'_>) -> Outline {
 pub fn recover(bytes: &[u8]) -> Result<Recovered, String> {
     let outline = self::superblock(bytes)?;
     let scan = recover::scan(bytes).map_err(|unreadable| format!("{unreadable:?}"))?;
-    let entry = |(key, record): (&&[u8], &crate::journal::format::Record<'_>)| Entry {
-        key: key.to_vec(),
+    let entry = |record: &crate::journal::format::Record<'_>| Entry {
+        key: record.key.to_vec(),
         version: record.version,
         value: record.value.map(<[u8]>::to_vec),
     };
     Ok(Recovered {
-        entries: scan.live.iter().map(entry).collect(),
+        entries: scan.live.records().iter().map(entry).collect(),
         retired: scan.retired,
         is_damaged: scan.is_damaged(true),
         damages: scan.damage.len(),
@@ -104,8 +104,8 @@ pub fn segment(
     };
     let mut scan = Scan::empty(identity, outline.retired, outline.segments);
     scan.segment(index as u32, (outline.superblock + index * outline.segment_bytes) as u64, bytes);
-    for (key, record) in &scan.live {
-        found(key, record.version, record.value);
+    for record in scan.live.records() {
+        found(record.key, record.version, record.value);
     }
     (scan.is_damaged(true), !scan.damage.is_empty())
 }

@@ -1,6 +1,19 @@
-//! Large arrays that start as zeros: anonymous pages, huge ones where the system has them.
+//! Large arrays that start as zeros, in anonymous pages, huge ones where the system has them; and a hint for those who use
+//! them.
 
 use std::{io, ops::Deref};
+
+/// Fetches the line at the beginning of a value, so that it can be read and written soon without waiting for it.
+#[inline(always)]
+pub(crate) fn prefetch<T>(value: &T) {
+    #[cfg(all(target_arch = "x86_64", not(crossbeam_loom), not(miri)))]
+    {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        // SAFETY: only a hint; it reads and writes nothing, and a processor that does not know it ignores it.
+        unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(value).cast()) };
+    }
+    let _ = value;
+}
 
 /// Types for which a run of zero bytes is a value.
 ///

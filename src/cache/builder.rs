@@ -386,7 +386,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             })?,
         };
         let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new()));
-        let note = opening::take_over(&store, &*backend)?;
+        let note = opening::leave_note(&store, &*backend)?;
         let settings = Settings {
             max_delay: self.max_delay,
             flush_at,

@@ -53,6 +53,10 @@ pub(super) struct Begun<'a, K, V> {
 pub(super) struct Contents<'a> {
     scan: Scan<'a>,
     is_inconsistent: bool,
+    /// The backend that the journal is to belong to from now on.
+    adopted_by: Option<String>,
+    /// Whether a loss of power explains what is missing.
+    rebooted: bool,
     /// By how many segments the journal is too small for new writes beside what is needed.
     wanted_free: usize,
     start: Instant,
@@ -67,6 +71,9 @@ impl Contents<'_> {
         Epochs::starting_at(self.scan.newest_epoch + 1, self.scan.retired.max(1))
     }
 }
+
+/// So many entries are decoded before the first of them is restored, while the memory that they need is fetched.
+const AHEAD: usize = 32;
 
 /// The smallest segment.
 const MIN_SEGMENT: u64 = 4096;
@@ -121,32 +128,34 @@ pub(super) fn with_journal<K, V, R>(
     fault::point("recovery: opened");
     let mut scan = recover::scan(&bytes).map_err(unreadable)?;
     check_note(backend, Some(scan.identity.salt))?;
-    let is_damaged = scan.is_damaged(file::rebooted_since(scan.boot));
+    let rebooted = file::rebooted_since(scan.boot);
+    let is_damaged = scan.is_damaged(rebooted);
     let made;
     if !file::fits(&scan, &wanted)? {
         Opened { file, bytes: made } = file::create(&wanted)?;
-        // Nothing is left of the old one but what was wrong with it, and how far its versions had come.
+        // Nothing is left of the old one but what was wrong with it, and how far its versions had come. There is nothing to
+        // read in the new one but its beginning.
         let (damage, newest_epoch) = (scan.damage, scan.newest_epoch);
-        scan = recover::scan(&made).map_err(unreadable)?;
+        scan = recover::begin(&made).map_err(unreadable)?;
         scan.damage = damage;
         scan.newest_epoch = scan.newest_epoch.max(newest_epoch);
     }
     fault::point("recovery: scanned");
-    let is_foreign = scan.identity.backend != crate::journal::stored_name(&wanted.backend);
-    let is_inconsistent = (is_foreign && !scan.live.is_empty()) || is_damaged;
+    let adopted_by = Some(wanted.backend).filter(|name| !scan.live.is_empty() && scan.is_anothers(name));
+    let is_inconsistent = adopted_by.is_some() || is_damaged;
     let max_segments =
         settings.limit.map_or(usize::MAX, |limit| (limit / scan.identity.segment_bytes as u64) as usize);
     let keeping = Keeping { policy: settings.sync, max_segments, signal: Arc::clone(signal) };
-    let (identity, needed) = (scan.identity.clone(), scan.needed.clone());
-    let free = scan.segments - needed.len();
-    let journal = Journal::open(file, wanted.path.clone(), identity, scan.segments, needed, keeping)
+    let identity = scan.identity.clone();
+    let free = scan.segments.saturating_sub(scan.needed.len());
+    let journal = Journal::open(file, wanted.path.clone(), identity, scan.segments, &scan.needed, keeping)
         .map_err(|source| JournalError::Io { path: wanted.path.clone(), doing: "mapping", source })?;
     fault::point("recovery: mapped");
     journal.counters.recovered.store(scan.live.len() as u64, Ordering::Relaxed);
     journal.counters.damages.store(scan.damage.len() as u64, Ordering::Relaxed);
     journal.counters.is_inconsistent.store(is_inconsistent, Ordering::Relaxed);
     let wanted_free = (2 * writers + 8).saturating_sub(free);
-    let contents = Contents { scan, is_inconsistent, wanted_free, start };
+    let contents = Contents { scan, is_inconsistent, adopted_by, rebooted, wanted_free, start };
     go_on(Begun { journal: Arc::new(journal), codec, contents })
 }
 
@@ -163,8 +172,8 @@ where
     S: BuildHasher,
 {
     let Some(journaling) = &store.journal else { return Ok(Recovery::default()) };
-    let Contents { scan, is_inconsistent, wanted_free, start } = contents;
-    let path = journaling.journal.path();
+    let Contents { scan, is_inconsistent, adopted_by, rebooted, wanted_free, start } = contents;
+    let (journal, path) = (&journaling.journal, journaling.journal.path());
     let decode = |record: &Record<'_>| {
         store.decode(record.key, record.value).map_err(|source| JournalError::Undecodable {
             path: path.to_owned(),
@@ -176,10 +185,17 @@ where
     let mut shared = store.lanes.shared();
     if let Some(mut writer) = shared.writer() {
         let local = store.collector.register();
-        for record in scan.live.values() {
-            let (key, value) = decode(record)?;
-            if !store.restore(&mut writer, key, value, record.version, &local.pin()) {
-                excess.push(record);
+        let mut entries = Vec::with_capacity(AHEAD);
+        for records in scan.live.records().chunks(AHEAD) {
+            for record in records {
+                let (key, value) = decode(record)?;
+                let hash = store.foresee(&key);
+                entries.push((key, value, hash));
+            }
+            for (record, entry) in records.iter().zip(entries.drain(..)) {
+                if !store.restore(&mut writer, entry, record.version, &local.pin()) {
+                    excess.push(record);
+                }
             }
         }
     }
@@ -198,10 +214,20 @@ where
         })?;
         fault::point("recovery: written through");
     }
-    // Only now that nothing refuses the journal any more: a refused one is left as it is. Where the disk has no room, new
-    // writes wait until the backend has taken some.
-    if journaling.journal.grow_by(wanted_free).is_err() {
-        journaling.journal.counters.growth_errors.fetch_add(1, Ordering::Relaxed);
+    // Only now that nothing refuses the journal any more: a refused one is left as it is.
+    let failed = |doing| move |source| JournalError::Io { path: path.to_owned(), doing, source };
+    if scan.part().is_some() {
+        let bytes = scan.identity.segment_bytes;
+        journal.complete().map_err(|source| JournalError::no_space(path, bytes, source))?;
+    }
+    if let Some(backend) = adopted_by {
+        journal.adopt(&backend).map_err(failed("adopting"))?;
+    }
+    journal.claim(&scan.needed, rebooted);
+    fault::point("recovery: claimed");
+    // Where the disk has no room, new writes wait until the backend has taken some.
+    if journal.grow_by(wanted_free).is_err() {
+        journal.counters.growth_errors.fetch_add(1, Ordering::Relaxed);
     }
     if is_inconsistent {
         tracing::warn!(
@@ -230,15 +256,13 @@ fn write_through<K, V>(backend: &dyn Backend<K, V>, batch: &Batch<K, V>) -> Resu
     answers.into_iter().collect()
 }
 
-/// From now on the journal is this process's, and a note beside the database says that it is needed.
-pub(super) fn take_over<K, V, S>(
+/// A note beside the database says from now on that the journal is needed.
+pub(super) fn leave_note<K, V, S>(
     store: &Store<K, V, S>,
     backend: &dyn Backend<K, V>,
 ) -> Result<Option<PathBuf>, OpenError> {
     let Some(journaling) = &store.journal else { return Ok(None) };
     let journal = &journaling.journal;
-    journal.claim();
-    fault::point("recovery: claimed");
     let Some(marker) = backend.journal_note() else { return Ok(None) };
     let failed =
         |source| JournalError::Io { path: marker.clone(), doing: "noting beside the database", source };

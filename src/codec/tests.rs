@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Codec, CodecError, Plain, PlainBytes,
-    plain::{read_length, write_length},
+    plain::sequences::{read_length, write_length},
 };
 
 fn bytes<T>(codec: &impl Codec<T>, value: &T) -> Vec<u8> {

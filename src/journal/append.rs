@@ -8,7 +8,7 @@
 use super::{
     Journal,
     area::{RecordWords, WordAddress, store},
-    format::{self, Draft, Kind, SEGMENT_HEADER, Shape, record, state},
+    format::{self, Draft, Kind, SEGMENT_HEADER, Shape, record, segment, state},
     space::Segment,
 };
 use crate::{
@@ -29,6 +29,26 @@ struct Open {
     newest: u64,
     /// Of the journal, when it was opened: after a failed sync nobody writes on where that sync may have lost something.
     generation: u64,
+}
+
+impl Open {
+    /// Says in its header that it is full: what is missing before its end from now on is missing in the middle.
+    fn seal(&self, salt: u64) {
+        let header = &self.segment.words;
+        let mut steps = [
+            (segment::END, format::checked(self.tail as u64, salt)),
+            (segment::NEWEST, format::checked(self.newest, salt)),
+        ];
+        if fault::broken("seal-end-first") {
+            steps.reverse();
+        }
+        // Release, both, for whoever finds the file after a kill: the records are there before it says that they are, and
+        // the end before what makes it count. Until then the epoch there is zero, or dead: that of an older lap.
+        let [(first, word), (second, last)] = steps;
+        header.store(first, word, Ordering::Release);
+        fault::point("segment: end");
+        header.store(second, last, Ordering::Release);
+    }
 }
 
 /// A record whose space is taken.
@@ -123,6 +143,8 @@ impl Appender {
             let segment = if self.is_flusher { space.take_reserved() } else { space.take() }?;
             fault::point("segment: taken");
             if let Some(full) = self.open.take() {
+                full.seal(journal.salt());
+                // Only now: from here on it may become somebody else's.
                 space.seal(full.segment.index, full.newest);
                 let (bytes, records) = std::mem::take(&mut self.appended);
                 journal.note_sealed(bytes, records);

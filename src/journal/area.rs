@@ -3,7 +3,10 @@
 use std::io;
 
 use super::{format::RECORD_HEADER, tape};
-use crate::sync::{AtomicU64, Ordering};
+use crate::{
+    memory::prefetch,
+    sync::{AtomicU64, Ordering},
+};
 
 /// The words of one segment. Stays mapped, and at its place, for as long as the [`Area`] it came from.
 #[derive(Clone, Copy)]
@@ -44,13 +47,9 @@ impl Words {
     /// Fetches the line of this word, if there is one, so that it can be written without waiting for it.
     #[inline]
     pub(crate) fn prefetch(&self, index: usize) {
-        #[cfg(all(target_arch = "x86_64", not(crossbeam_loom), not(miri)))]
         if let Some(cell) = self.all().get(index) {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            // SAFETY: only a hint; it reads and writes nothing, and a processor that does not know it ignores it.
-            unsafe { _mm_prefetch::<_MM_HINT_ET0>(std::ptr::from_ref(cell).cast()) };
+            prefetch(cell);
         }
-        let _ = index;
     }
 }
 

@@ -224,6 +224,16 @@ pub(crate) fn lengthen(file: &File, identity: &Identity, before: usize, more: us
     })
 }
 
+/// Writes zeros behind the part of a segment that is there, so that all of it is. If that fails, the file is as it was.
+pub(crate) fn complete(file: &File, identity: &Identity, index: usize) -> io::Result<()> {
+    let there = file.metadata()?.len();
+    let end = (SUPERBLOCK + (index + 1) * identity.segment_bytes) as u64;
+    let zeros = vec![0; usize::try_from(end.saturating_sub(there)).unwrap_or(0)];
+    write_at(file, &zeros, there).and_then(|()| file.sync_data()).inspect_err(|_| {
+        let _ = file.set_len(there);
+    })
+}
+
 /// Maps the segments that a file was lengthened by, and makes them part of the journal.
 pub(crate) fn adjoin(file: &File, area: &mut Area, identity: &Identity, more: usize) -> io::Result<usize> {
     area.extend(file, more, identity.segment_bytes)?;

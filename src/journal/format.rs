@@ -19,6 +19,7 @@ pub(crate) const SEGMENT_HEADER: usize = 8;
 /// Words of a record before its key.
 pub(crate) const RECORD_HEADER: usize = 5;
 
+const ADOPTION_MAGIC: u64 = u64::from_le_bytes(*b"wbackadp");
 const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"wbacksgm");
 
 /// The longest fingerprint or identity that is stored, in bytes; the rest is cut off.
@@ -53,7 +54,17 @@ pub(crate) mod live {
     pub(crate) const BOOT: usize = 449;
 }
 
-const _: () = assert!(fixed::END <= live::EPOCH);
+/// Words of the sector of the superblock that says who has adopted the journal. All zeros: nobody has.
+mod adopted {
+    pub(super) const MAGIC: usize = 192;
+    /// Over what follows it, and the salt.
+    pub(super) const CHECK: usize = 193;
+    pub(super) const BACKEND: usize = 194;
+    pub(super) const END: usize = 256;
+}
+
+const _: () = assert!(fixed::END <= adopted::MAGIC && adopted::BACKEND + NAME_WORDS <= adopted::END);
+const _: () = assert!(adopted::END <= live::EPOCH && adopted::MAGIC.is_multiple_of(64));
 
 /// What a record says about itself in the word that the checksum leaves out: one of two patterns, mixed with the record's
 /// version. So what an older lap has left in this word, which after a loss of power may stand beside newer words, says
@@ -111,7 +122,60 @@ fn check_bits(number: u64, salt: u64) -> u64 {
     u64::from(crc32c::crc32c_append(crc32c::crc32c(&number.to_le_bytes()), &salt.to_le_bytes())) >> 8
 }
 
-/// The first word of a segment; the others of its header are zero.
+/// Words of a segment's header; the others are zero.
+pub(crate) mod segment {
+    /// Which segment it is.
+    pub(crate) const MARK: usize = 0;
+    /// Where its records end, in words. Says nothing without [`NEWEST`].
+    pub(crate) const END: usize = 1;
+    /// The newest epoch of its records. Stored last: from then on the segment is sealed, until this epoch is dead.
+    pub(crate) const NEWEST: usize = 2;
+    /// The same, if a loss of power has left holes among its records.
+    pub(crate) const EXCUSED: usize = 3;
+}
+
+/// What the header of a full segment says of its records.
+///
+/// The seal is never taken off. The segment is used again when the newest epoch of its records is dead, and a seal of a dead
+/// epoch says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seal {
+    /// The word behind the last record.
+    pub(crate) end: usize,
+    pub(crate) newest: u64,
+    /// Whether a loss of power explains what is missing before the end.
+    pub(crate) is_excused: bool,
+}
+
+impl Seal {
+    /// The seal of a segment of so many words that begins with `bytes`, if its records may count. An error: a crash has not
+    /// left that.
+    pub(crate) fn read(
+        bytes: &[u8],
+        words: usize,
+        salt: u64,
+        retired: u64,
+    ) -> Result<Option<Self>, Unsealed> {
+        let word = |index| word(bytes, index).ok_or(Unsealed);
+        let newest = match word(segment::NEWEST)? {
+            0 => return Ok(None),
+            newest => unchecked(newest, salt).ok_or(Unsealed)?,
+        };
+        if newest < retired {
+            return Ok(None);
+        }
+        let end = unchecked(word(segment::END)?, salt).and_then(|end| usize::try_from(end).ok());
+        let end = end.filter(|end| (SEGMENT_HEADER..=words).contains(end)).ok_or(Unsealed)?;
+        let is_excused = unchecked(word(segment::EXCUSED)?, salt) == Some(newest);
+        Ok(Some(Seal { end, newest, is_excused }))
+    }
+}
+
+/// The seal of a segment is not readable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unsealed;
+
+/// The first word of a segment.
 pub(crate) fn segment_mark(index: u64, salt: u64) -> u64 {
     SEGMENT_MAGIC ^ checked(index, salt)
 }
@@ -148,14 +212,7 @@ impl Identity {
         for (at, name) in
             [(fixed::KEY, &self.key), (fixed::VALUE, &self.value), (fixed::BACKEND, &self.backend)]
         {
-            let name = stored_name(name);
-            let name = name.as_bytes();
-            words[at] = name.len() as u64;
-            for (word, bytes) in words[at + 1..].iter_mut().zip(name.chunks(8)) {
-                let mut padded = [0; 8];
-                padded[..bytes.len()].copy_from_slice(bytes);
-                *word = u64::from_le_bytes(padded);
-            }
+            put_name(&mut words[at..at + NAME_WORDS], name);
         }
         words[live::EPOCH] = checked(1, self.salt);
         words[live::EPOCH_AGAIN] = checked(1, self.salt);
@@ -179,12 +236,7 @@ impl Identity {
         if bytes.len() < SUPERBLOCK || word(fixed::CHECK)? != fixed_check(bytes) {
             return Err(Unreadable::Damaged);
         }
-        let name = |at: usize| {
-            let length = usize::try_from(word(at)?).map_err(|_| Unreadable::Damaged)?;
-            let name = bytes.get((at + 1) * 8..(at + 1) * 8 + length).filter(|_| length <= MAX_NAME);
-            let name = name.ok_or(Unreadable::Damaged)?;
-            String::from_utf8(name.to_vec()).map_err(|_| Unreadable::Damaged)
-        };
+        let name = |at| name_at(bytes, at).ok_or(Unreadable::Damaged);
         let segment_bytes = usize::try_from(word(fixed::SEGMENT_BYTES)?).map_err(|_| Unreadable::Damaged)?;
         if !segment_bytes.is_multiple_of(512) || segment_bytes < 1024 {
             return Err(Unreadable::Damaged);
@@ -210,6 +262,54 @@ pub(crate) fn stored_name(name: &str) -> Cow<'_, str> {
         end -= 1;
     }
     Cow::Owned(format!("{}#{:08x}", &name[..end], crc32c::crc32c(name.as_bytes())))
+}
+
+fn put_name(words: &mut [u64], name: &str) {
+    let name = stored_name(name);
+    words[0] = name.len() as u64;
+    for (word, bytes) in words[1..].iter_mut().zip(name.as_bytes().chunks(8)) {
+        let mut padded = [0; 8];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_le_bytes(padded);
+    }
+}
+
+fn name_at(bytes: &[u8], at: usize) -> Option<String> {
+    let length = word(bytes, at).and_then(|length| usize::try_from(length).ok())?;
+    let start = (at + 1) * 8;
+    let name = bytes.get(start..start + length.min(MAX_NAME)).filter(|name| name.len() == length)?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
+/// Where [`adoption`] stands in the superblock, in bytes.
+pub(crate) const ADOPTION: usize = adopted::MAGIC * 8;
+
+/// The sector that says that the journal belongs to this backend from now on, whoever it was made for.
+pub(crate) fn adoption(backend: &str, salt: u64) -> Vec<u8> {
+    let mut words = [0; adopted::END - adopted::MAGIC];
+    words[0] = ADOPTION_MAGIC;
+    put_name(&mut words[adopted::BACKEND - adopted::MAGIC..], backend);
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let check = adoption_check(&bytes, salt);
+    bytes[(adopted::CHECK - adopted::MAGIC) * 8..][..8].copy_from_slice(&check.to_le_bytes());
+    bytes
+}
+
+/// Who has adopted the journal of this superblock, if anybody has. An error: it is not readable.
+pub(crate) fn adopted_by(superblock: &[u8], salt: u64) -> Result<Option<String>, Unreadable> {
+    let sector = superblock.get(ADOPTION..adopted::END * 8).ok_or(Unreadable::Damaged)?;
+    if sector.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let is_whole = word(superblock, adopted::MAGIC) == Some(ADOPTION_MAGIC)
+        && word(superblock, adopted::CHECK) == Some(adoption_check(sector, salt));
+    let name = name_at(superblock, adopted::BACKEND).filter(|_| is_whole);
+    name.map(Some).ok_or(Unreadable::Damaged)
+}
+
+fn adoption_check(sector: &[u8], salt: u64) -> u64 {
+    let named = &sector[(adopted::BACKEND - adopted::MAGIC) * 8..];
+    u64::from(crc32c::crc32c_append(crc32c::crc32c(&salt.to_le_bytes()), named))
 }
 
 fn fixed_check(bytes: &[u8]) -> u64 {
@@ -355,10 +455,12 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Whether a live or pending record might begin here: cheap enough to ask at every word.
-pub(crate) fn may_begin(bytes: &[u8], offset_in_words: usize) -> bool {
-    let version = word(bytes, offset_in_words + record::VERSION);
-    let state = word(bytes, offset_in_words + record::STATE);
-    version
-        .is_some_and(|version| state == Some(state::live(version)) || state == Some(state::pending(version)))
+/// The first word from this one on where a live or pending record might begin: cheap enough to ask of a whole segment.
+pub(crate) fn may_begin(bytes: &[u8], from: usize) -> Option<usize> {
+    let words = bytes.as_chunks::<8>().0.get(from..)?;
+    let has_state = |words: &[[u8; 8]]| {
+        let [version, state] = [record::VERSION, record::STATE].map(|index| u64::from_le_bytes(words[index]));
+        state == state::live(version) || state == state::pending(version)
+    };
+    words.windows(record::STATE + 1).position(has_state).map(|distance| from + distance)
 }

@@ -103,7 +103,8 @@ impl ClosedJournal {
         let scan = self.opened.scan(&self.path)?;
         let mut entries: Vec<_> = scan
             .live
-            .values()
+            .records()
+            .iter()
             .map(|record| JournalEntry {
                 key: record.key,
                 value: record.value,
@@ -317,16 +318,24 @@ impl Damage {
                 "a tail: what stands here is no whole record, and none follows in its segment".to_owned()
             }
             DamageKind::Middle { until } => {
-                format!("a hole of {} bytes: no whole record, but whole ones follow", until - self.offset)
+                format!(
+                    "a hole of {} bytes: no whole record, but others were written after it",
+                    until - self.offset
+                )
             }
             DamageKind::Segment if self.offset < SUPERBLOCK as u64 => {
                 "the number of segments is not readable".to_owned()
             }
-            DamageKind::Segment => "the mark at the beginning of a segment is not readable".to_owned(),
+            DamageKind::Segment => {
+                "the mark or the seal at the beginning of a segment is not readable".to_owned()
+            }
             DamageKind::Epoch { has_copy: true } => {
                 "one of the two copies of the retired epoch is not readable".to_owned()
             }
             DamageKind::Epoch { has_copy: false } => "the retired epoch is not readable".to_owned(),
+            DamageKind::Backend => {
+                "the name of the backend that has adopted the journal is not readable".to_owned()
+            }
             DamageKind::State => {
                 "a whole record that says neither that it counts nor that it does not".to_owned()
             }
@@ -349,6 +358,9 @@ impl Damage {
             DamageKind::Epoch { has_copy: true } => "nothing: the copy was used",
             DamageKind::Epoch { has_copy: false } => {
                 "nothing, but writes that the backend already has, or has newer ones of, may be taken for unflushed"
+            }
+            DamageKind::Backend => {
+                "nothing, but the journal passes for one of the backend that it was made for"
             }
             DamageKind::State => {
                 "this write, if it had happened; an older one of the same key counts in its place"

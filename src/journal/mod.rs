@@ -13,6 +13,7 @@ mod error;
 pub(crate) mod file;
 pub(crate) mod format;
 mod inspect;
+mod newest;
 pub(crate) mod note;
 pub(crate) mod recover;
 mod repair;
@@ -34,12 +35,12 @@ pub use commit::JournalSync;
 pub(crate) use commit::{Commits, SyncNumber};
 pub use error::JournalError;
 pub(crate) use format::Kind;
-pub(crate) use format::stored_name;
 pub use inspect::{ClosedJournal, JournalContents, JournalEntry};
+use recover::Needed;
 pub use recover::{Damage, DamageKind};
 
 use area::Words;
-use format::{Identity, SEGMENT_HEADER, live};
+use format::{Identity, SEGMENT_HEADER, live, segment};
 use space::Space;
 
 /// How long the backend is kept waiting for a journal whose syncs fail.
@@ -120,19 +121,45 @@ impl Journal {
         path: std::path::PathBuf,
         identity: Identity,
         segments: usize,
-        needed: Vec<(u32, u64)>,
+        needed: &[Needed],
         keeping: Keeping,
     ) -> io::Result<Self> {
         let area = area::Area::open(&file, segments, identity.segment_bytes)?;
+        let needed = needed.iter().map(|needed| (needed.index, needed.newest)).collect();
         let journal = Self::over(area, identity, needed, keeping);
         Ok(Journal { file: Some(file), path, ..journal })
     }
 
-    /// Writes into the file who has it open.
-    pub(crate) fn claim(&self) {
+    /// From now on the journal belongs to this backend, whoever it was made for. Durable when it returns.
+    pub(crate) fn adopt(&self, backend: &str) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        // One write within one sector: a crash, or a loss of power, leaves the old name or the new one.
+        file::write_at(file, &format::adoption(backend, self.salt()), format::ADOPTION as u64)?;
+        file.sync_data()
+    }
+
+    /// Writes into the file who has it open, and that nobody writes any more into the segments that an earlier life has left.
+    ///
+    /// Holes that a loss of power has left (`excusing`) are noted where they are before the file says that this boot has
+    /// written it. From then on they would count as damage.
+    pub(crate) fn claim(&self, needed: &[Needed], excusing: bool) {
+        let salt = self.salt();
+        for needed in needed {
+            let header = self.space.with_area(|area| area.segment(needed.index));
+            // Release, all: each only after what makes it true, for whoever finds the file after a kill.
+            let newest = format::checked(needed.newest, salt);
+            if needed.has_holes && excusing {
+                header.store(segment::EXCUSED, newest, Ordering::Release);
+            }
+            if !needed.is_sealed {
+                header.store(segment::END, format::checked(needed.end as u64, salt), Ordering::Release);
+                fault::point("recovery: end");
+                header.store(segment::NEWEST, newest, Ordering::Release);
+            }
+        }
         let [first, second] = file::boot();
-        self.superblock.store(live::BOOT, first, Ordering::Relaxed);
-        self.superblock.store(live::BOOT + 1, second, Ordering::Relaxed);
+        self.superblock.store(live::BOOT, first, Ordering::Release);
+        self.superblock.store(live::BOOT + 1, second, Ordering::Release);
         self.superblock.store(live::OWNER, u64::from(std::process::id()), Ordering::Relaxed);
     }
 
@@ -406,6 +433,13 @@ impl Journal {
     fn grow(&self) -> io::Result<()> {
         let wanted = self.wanted_segments.swap(0, Ordering::Relaxed);
         self.grow_by(wanted.saturating_sub(self.space.total()))
+    }
+
+    /// Makes a segment whole of which the file had a part, with records that may count.
+    pub(crate) fn complete(&self) -> io::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        file::complete(file, &self.identity, self.space.total())?;
+        self.space.adjoin(|area| file::adjoin(file, area, &self.identity, 1))
     }
 
     /// Adds segments, also beyond the limit.

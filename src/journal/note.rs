@@ -28,7 +28,7 @@ pub(crate) fn read(marker: &Path) -> io::Result<Option<Note>> {
     Ok(Some(Note { salt, path: PathBuf::from(lines.next().unwrap_or_default()) }))
 }
 
-/// Writes a note, whole or not at all.
+/// Writes a note, whole or not at all, and durable when this returns: the database may be given nothing before.
 pub(crate) fn write(marker: &Path, journal: &Path, salt: u64) -> io::Result<()> {
     let mut temporary = marker.as_os_str().to_owned();
     temporary.push(".new");
@@ -41,5 +41,6 @@ pub(crate) fn write(marker: &Path, journal: &Path, salt: u64) -> io::Result<()> 
     );
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&temporary, marker)
+    fs::rename(&temporary, marker)?;
+    super::file::sync_folder(marker)
 }

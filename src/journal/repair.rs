@@ -58,7 +58,7 @@ impl ClosedJournal {
     /// Writes the repaired journal, and reads it back.
     fn write_whole(&self, scan: &Scan<'_>, temporary: &Path) -> Result<File, JournalError> {
         let failed = |doing, source| JournalError::Io { path: self.path.clone(), doing, source };
-        let mut records: Vec<_> = scan.live.values().copied().collect();
+        let mut records = scan.live.records().to_vec();
         records.sort_unstable_by_key(|record| record.offset);
         let bytes = whole(scan, &records);
         let mut options = OpenOptions::new();
@@ -154,7 +154,7 @@ fn is_same(bytes: &[u8], scan: &Scan<'_>) -> bool {
         && back.identity == scan.identity
         && back.newest_epoch == scan.newest_epoch
         && back.live.len() == scan.live.len()
-        && scan.live.values().all(same)
+        && scan.live.records().iter().all(same)
 }
 
 /// Writes a copy under another name, and gives it its own when it is whole and on stable storage.

@@ -98,6 +98,14 @@ impl Space {
         Ok(())
     }
 
+    /// Adds segments with `extend` that are among the sealed ones already.
+    pub(crate) fn adjoin<E>(&self, extend: impl FnOnce(&mut Area) -> Result<usize, E>) -> Result<(), E> {
+        let mut pool = lock(&self.pool);
+        extend(&mut pool.area)?;
+        self.total.store(pool.area.segments(), Ordering::Relaxed);
+        Ok(())
+    }
+
     pub(crate) fn free(&self) -> usize {
         self.free.load(Ordering::Relaxed)
     }

@@ -143,6 +143,12 @@ impl Policy {
         self.count(challenger) > self.count(incumbent)
     }
 
+    /// An entry has taken a place that is in no queue, before anything was evicted: there is nothing to remember of it.
+    pub(crate) fn admit_first(&self, at: Position, is_full: bool) {
+        self.set_count(at, 1);
+        self.enter(at, false, is_full);
+    }
+
     /// An entry with this fingerprint has taken a place that is in no queue.
     pub(crate) fn admit(&self, at: Position, fingerprint: u64, is_full: bool) {
         self.age();
@@ -156,8 +162,12 @@ impl Policy {
             self.adapt(|target| target.saturating_sub(1));
         }
         self.set_count(at, self.history.take(hash) + 1);
+        self.enter(at, to_main, is_full);
+    }
+
+    fn enter(&self, at: Position, to_main: bool, is_full: bool) {
         // While there is room, main fills up too; else small would only ever evict its own.
-        to_main |= !is_full && self.small.len() >= self.target.load(Ordering::Relaxed);
+        let to_main = to_main || !is_full && self.small.len() >= self.target.load(Ordering::Relaxed);
         self.push(if to_main { Queue::Main } else { Queue::Small }, at);
     }
 

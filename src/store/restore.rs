@@ -15,16 +15,22 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    /// Puts a recovered entry into the table: dirty, with the version that it had, and known to the flusher. `false`: there
-    /// is no room for it.
+    /// The hash of a key that is about to be restored; what that needs of the table is on its way from here on.
+    pub(crate) fn foresee(&self, key: &K) -> u64 {
+        let hash = self.hash(key);
+        self.table.prefetch(hash);
+        hash
+    }
+
+    /// Puts a recovered entry, with the hash of its key, into the table: dirty, with the version that it had, and known to the
+    /// flusher. `false`: there is no room for it.
     ///
     /// Its record is LIVE in the journal already, so it counts as announced.
     #[must_use]
     pub(crate) fn restore(
         &self,
         writer: &mut Writer<'_>,
-        key: K,
-        value: Option<V>,
+        (key, value, hash): (K, Option<V>, u64),
         version: u64,
         guard: &Guard,
     ) -> bool {
@@ -32,7 +38,6 @@ where
             Ok(weight) if self.too_much(weight, None).is_none() => weight,
             _ => return false,
         };
-        let hash = self.hash(&key);
         let Ok(mut draft) = self.draft(writer, key, value, weight) else { return false };
         self.slab.set_version(draft.spare.slot(), version, true);
         // Another vacancy each time that the insert fails; it cannot, as long as nobody else inserts.
@@ -49,7 +54,9 @@ where
                 continue;
             };
             credit.spend();
-            self.enlist_new(&vacancy, word);
+            if !vacancy.is_listed() {
+                self.policy.admit_first(at, self.len() >= self.capacity);
+            }
             let _ = draft.spare.into_owned().release();
             self.add_weight(weight);
             writer.count_dirtied();

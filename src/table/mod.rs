@@ -30,7 +30,7 @@ mod word;
 use crossbeam_epoch::Guard;
 
 use crate::{
-    memory::{Zeroable, ZeroedArray},
+    memory::{Zeroable, ZeroedArray, prefetch},
     sync::{AtomicU64, Ordering},
 };
 
@@ -184,6 +184,11 @@ impl Table {
     fn home(&self, hash: u64) -> usize {
         // The high half of the hash chooses the bucket, the low bits the tag and the stride.
         (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
+    }
+
+    /// Fetches the bucket in which a key with this hash is looked for first.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.home(hash)]);
     }
 
     pub(crate) fn tag(hash: u64) -> u16 {

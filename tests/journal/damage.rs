@@ -283,7 +283,6 @@ fn f45_a_garbled_tail_is_cut_off_and_reported() {
 
 /// The last record of a *full* segment is no tail: the same thread has written later ones, into another.
 #[test]
-#[ignore = "not kept: the last record of a full segment is cut off as a tail; if it is zeroed, in silence"]
 fn f45_damage_at_the_end_of_a_full_segment_is_in_the_middle() {
     let good = written(1_500);
     let records = places(&good);
@@ -317,6 +316,75 @@ fn f45_damage_at_the_end_of_a_full_segment_is_in_the_middle() {
         4 * full,
         "damage with later records of the same thread behind it was taken for a tail"
     );
+}
+
+/// A segment that a crash has left half full is written by nobody any more: from the next opening on its last record is in
+/// the middle, too.
+#[test]
+fn f45_what_an_earlier_life_has_left_has_no_tail() {
+    let good = written(30);
+    let patient = Patient::new();
+    let cache = patient.open(&good, false).unwrap();
+    let opened = image(&patient.path);
+    drop(cache);
+    let last = places(&opened).last().unwrap().clone();
+    assert_eq!((last.key, last.segment), (29, 0));
+    for kind in [Harm::Flip, Harm::Zero] {
+        let mut bytes = opened.clone();
+        harm(&mut bytes[last.at.clone()], kind, &mut Rng::new(1));
+        let JournalError::Damaged { saved: 29, damage, .. } = refusal(patient.open(&bytes, false)) else {
+            panic!("{kind:?}: not refused as damaged")
+        };
+        let until = last.at.end as u64;
+        assert_eq!((damage[0].offset, damage[0].kind), (last.at.start as u64, DamageKind::Middle { until }));
+    }
+}
+
+/// The seal of a segment is its own, of this lap, and whole; or it is damage.
+#[test]
+fn f45_a_damaged_seal_is_reported() {
+    let good = written(1_500);
+    let records = places(&good);
+    let patient = Patient::new();
+    let segment = word(&good, 32) as usize;
+    assert!(records.last().unwrap().segment > 1, "a full segment is wanted");
+    for at in [8, 16] {
+        let mut bytes = good.clone();
+        bytes[SUPERBLOCK + segment + at] ^= 4;
+        let JournalError::Damaged { saved: 1_500, damage, .. } = refusal(patient.open(&bytes, false)) else {
+            panic!("not refused as damaged")
+        };
+        assert_eq!((damage.len(), damage[0].kind), (1, DamageKind::Segment));
+        assert_eq!(damage[0].offset, (SUPERBLOCK + segment) as u64);
+        assert_eq!(patient.open(&bytes, true).unwrap().len(), 1_500);
+    }
+}
+
+/// What a loss of power has left is no damage, and stays none when the next process is killed on the same boot.
+#[test]
+fn f46_holes_of_a_loss_of_power_stay_excused() {
+    let good = written(1_500);
+    let records = places(&good);
+    let patient = Patient::new();
+    let full = records.iter().position(|place| place.segment == 1).unwrap();
+    let mut bytes = good.clone();
+    // One in the middle, one at the end of a full segment, and the last of all; written on another boot than this.
+    for gone in [7, full - 1, records.len() - 1] {
+        bytes[records[gone].at.clone()].fill(0);
+    }
+    bytes[449 * 8] ^= 1;
+    let mut copy = bytes.clone();
+    for _ in 0..3 {
+        let cache = patient.open(&copy, false).unwrap();
+        assert_eq!(cache.len(), 1_497);
+        assert_eq!(cache.recovery().unwrap().damage.len(), 2, "{:?}", cache.recovery());
+        copy = image(&patient.path);
+        assert!(copy != bytes);
+    }
+    // It is not a pardon for what happens to other segments.
+    let other = records.iter().find(|place| place.segment == 2).unwrap();
+    copy[other.at.start + 40] ^= 1;
+    assert!(matches!(refusal(patient.open(&copy, false)), JournalError::Damaged { .. }));
 }
 
 /// After a refusal the journal is as it was, however often one tries; the tool is named; salvaging goes on.
@@ -399,9 +467,7 @@ fn f46_a_cut_file_is_refused() {
                 );
                 missing += 1;
                 let cache = patient.open(&good[..cut], true).unwrap();
-                let segment = word(&good, 32) as usize;
-                let in_whole_segment = |record: &&Place| SUPERBLOCK + (record.segment + 1) * segment <= cut;
-                let whole = records.iter().filter(in_whole_segment);
+                let whole = records.iter().filter(|record| record.at.end <= cut);
                 assert!(whole.clone().all(|record| cache.peek(&record.key) == Some(record.value)), "{cut}");
                 assert_eq!(cache.len(), whole.count(), "{cut}");
             }
@@ -417,12 +483,32 @@ fn f46_a_cut_file_is_refused() {
 
 /// Of a segment that is there in part, the records that are whole can be read.
 #[test]
-#[ignore = "not kept: salvaging leaves out all records of the segment in which the file ends"]
 fn f46_a_segment_that_is_there_in_part() {
     let good = written(12);
     let records = places(&good);
     let cache = Patient::new().open(&good[..records[5].at.end], true).unwrap();
     assert_eq!(cache.len(), 6);
+}
+
+/// What was salvaged of it is as safe as anything else from then on, and new segments do not go over it.
+#[test]
+fn f46_a_salvaged_part_of_a_segment_survives_the_next_crash() {
+    let good = written(1_500);
+    let records = places(&good);
+    let patient = Patient::new();
+    let cut = records[1_000].at.end + 20;
+    assert!(records[1_000].segment > 0 && records[1_002].segment == records[1_000].segment);
+    let cache = patient.open(&good[..cut], true).unwrap();
+    assert_eq!(cache.len(), 1_001);
+    for key in 5_000..5_300 {
+        cache.put(key, value_of(key)).unwrap();
+    }
+    let copy = crash(&patient.path, "again.journal");
+    // The seal of that segment still says that something is missing before its end.
+    assert!(matches!(refusal(try_open(&copy, &patient.rows)), JournalError::Damaged { saved: 1_301, .. }));
+    let again = quiet(&patient.rows).journal(&copy).journal_size(SMALL).journal_salvage(true).open().unwrap();
+    assert_eq!(again.len(), 1_301);
+    assert!((0..1_001).chain(5_000..5_300).all(|key| again.peek(&key) == Some(value_of(key))));
 }
 
 /// An empty file may be taken for one that is about to become a journal.
