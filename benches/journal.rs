@@ -41,28 +41,31 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }
 
-/// A fixed sequence of Zipf-distributed keys (exponent 0.99), by inversion of the distribution.
-fn zipf(keys: usize, count: usize) -> Vec<u64> {
-    let mut sum = 0.0;
-    let cumulated: Vec<f64> = (1..=keys)
-        .map(|rank| {
-            sum += (rank as f64).powf(-0.99);
-            sum
-        })
-        .collect();
+/// Numbers from 0 to 1 that are the same in each run.
+fn randoms() -> impl Iterator<Item = f64> {
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut draw = || {
+    std::iter::repeat_with(move || {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        (random >> 11) as f64 / (1_u64 << 53) as f64 * sum
+        (random >> 11) as f64 / (1_u64 << 53) as f64
+    })
+}
+
+/// Zipf-distributed keys (exponent 0.99), by inversion of the distribution.
+fn zipf(keys: usize, count: usize) -> Vec<u64> {
+    let mut sum = 0.0;
+    let add = |rank: usize| {
+        sum += (rank as f64).powf(-0.99);
+        sum
     };
-    (0..count)
-        .map(|_| {
-            let draw = draw();
-            key(cumulated.partition_point(|upto| *upto < draw) as u64)
-        })
-        .collect()
+    let cumulated: Vec<f64> = (1..=keys).map(add).collect();
+    let rank = |random: f64| cumulated.partition_point(|upto| *upto < random * sum) as u64;
+    randoms().take(count).map(|random| key(rank(random))).collect()
+}
+
+fn uniform(keys: usize, count: usize) -> Vec<u64> {
+    randoms().take(count).map(|random| key((random * keys as f64) as u64)).collect()
 }
 
 /// Spreads ranks over the numbers.
@@ -76,60 +79,78 @@ fn spread(mut numbers: Vec<f64>) -> [f64; 3] {
     [1, 5, 9].map(|tenth| numbers[numbers.len() * tenth / 10])
 }
 
-/// A cache that holds all keys, without and with a journal.
-fn pair<V: Clone + Send + Sync + PlainBytes + 'static>(
+/// What is compared: no journal, one that survives crashes of the process, and one that is also synced every second.
+const SUBJECTS: [&str; 3] =
+    ["Ack::Memory", "Ack::Journal, never synced", "Ack::Journal, synced every second"];
+
+/// Caches that hold all keys.
+fn subjects<V: Clone + Send + Sync + PlainBytes + 'static>(
     folder: &Path,
     keys: usize,
     value: &V,
-) -> [Handle<u64, V>; 2] {
+) -> [Handle<u64, V>; 3] {
     let builder = || Cache::builder().capacity(keys + keys / 8).backend(TAKES_ALL);
-    let without = builder().open().expect("opens");
-    let with = builder().journal(folder.join("bench.journal")).open().expect("opens");
-    [without, with].map(|cache| {
+    let journal = |name| builder().journal(folder.join(name)).journal_size(512 << 20);
+    let caches = [
+        builder().open().expect("opens"),
+        journal("never").journal_sync(JournalSync::Never).open().expect("opens"),
+        journal("second").journal_sync(JournalSync::Every(Duration::from_secs(1))).open().expect("opens"),
+    ];
+    caches.map(|cache| {
         let handle = cache.handle().expect("a lane");
         (0..keys as u64).for_each(|rank| assert!(handle.put(key(rank), value.clone()).is_ok()));
         handle
     })
 }
 
-fn puts<V: Clone + Send + Sync + PlainBytes + 'static>(criterion: &mut Criterion, name: &str, value: &V) {
-    for keys in [100_000, 1_000_000] {
-        let folder = folder();
-        let handles = pair(folder.path(), keys, value);
-        let sequence = zipf(keys, 1 << 18);
-        let mut group = criterion.benchmark_group(format!("put, {name}, {keys} keys"));
-        group.throughput(Throughput::Elements(1));
-        for (handle, ack) in handles.iter().zip(["Ack::Memory", "Ack::Journal"]) {
-            group.bench_function(ack, |bencher| {
-                let mut sequence = sequence.iter().cycle();
-                bencher.iter(|| handle.put(black_box(*sequence.next().expect("endless")), value.clone()));
-            });
-        }
-        group.finish();
-        let slice = 1 << 12;
-        let (mut ratios, mut each) = (Vec::new(), [Vec::new(), Vec::new()]);
-        for keys in sequence.chunks_exact(slice).cycle().take(3_000) {
-            let [memory, journal] = [0, 1].map(|which| {
-                let start = Instant::now();
-                keys.iter().for_each(|key| assert!(handles[which].put(*key, value.clone()).is_ok()));
-                let nanos = start.elapsed().as_nanos() as f64 / slice as f64;
-                each[which].push(nanos);
-                nanos
-            });
-            ratios.push(memory / journal);
-        }
+/// Puts of one thread, with the keys in this sequence.
+fn puts<V: Clone + Send + Sync + PlainBytes + 'static>(
+    criterion: &mut Criterion,
+    name: &str,
+    keys: usize,
+    sequence: &[u64],
+    value: &V,
+) {
+    let folder = folder();
+    let handles = subjects(folder.path(), keys, value);
+    let mut group = criterion.benchmark_group(format!("put, {name}"));
+    group.throughput(Throughput::Elements(1));
+    for (handle, subject) in handles.iter().zip(SUBJECTS) {
+        group.bench_function(subject, |bencher| {
+            let mut sequence = sequence.iter().cycle();
+            bencher.iter(|| handle.put(black_box(*sequence.next().expect("endless")), value.clone()));
+        });
+    }
+    group.finish();
+    let slice = 1 << 12;
+    let (mut each, mut ratios) = ([Vec::new(), Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for keys in sequence.chunks_exact(slice).cycle().take(3_000) {
+        let nanos: [f64; 3] = std::array::from_fn(|subject| {
+            let start = Instant::now();
+            keys.iter().for_each(|key| assert!(handles[subject].put(*key, value.clone()).is_ok()));
+            start.elapsed().as_nanos() as f64 / slice as f64
+        });
+        each.iter_mut().zip(nanos).for_each(|(all, nanos)| all.push(nanos));
+        ratios.iter_mut().zip(&nanos[1..]).for_each(|(all, journal)| all.push(nanos[0] / journal));
+    }
+    println!("put, {name}, in turns: {} {:.0} ns", SUBJECTS[0], spread(std::mem::take(&mut each[0]))[1]);
+    for ((subject, nanos), ratios) in SUBJECTS.iter().zip(each).skip(1).zip(ratios) {
         let [low, ratio, high] = spread(ratios);
-        let [memory, journal] = each.map(|nanos| spread(nanos)[1]);
         println!(
-            "put, {name}, {keys} keys, in turns: Ack::Memory {memory:.0} ns, Ack::Journal {journal:.0} ns, throughput with \
-             the journal {ratio:.2} of that without ({low:.2} to {high:.2})\n"
+            "    {subject} {:.0} ns: {ratio:.2} of the throughput without a journal ({low:.2} to {high:.2})",
+            spread(nanos)[1],
         );
     }
+    println!();
 }
 
 fn put(criterion: &mut Criterion) {
-    puts(criterion, "8-byte values", &7_u64);
-    puts(criterion, "100-byte values", &[7_u8; 100]);
+    let zipf = zipf(100_000, 1 << 18);
+    puts(criterion, "8-byte values, Zipf over 100,000 keys", 100_000, &zipf, &7_u64);
+    puts(criterion, "100-byte values, Zipf over 100,000 keys", 100_000, &zipf, &[7_u8; 100]);
+    let uniform = uniform(1_000_000, 1 << 22);
+    puts(criterion, "8-byte values, uniform over 1,000,000 keys", 1_000_000, &uniform, &7_u64);
+    puts(criterion, "100-byte values, uniform over 1,000,000 keys", 1_000_000, &uniform, &[7_u8; 100]);
 }
 
 /// How long writing and syncing one word of a file takes.

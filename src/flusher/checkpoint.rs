@@ -25,6 +25,10 @@ use crate::{
 /// Checkpoints are at least this far apart, so that 2^40 epochs last for 34 years.
 pub(super) const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
 
+/// Segments that wait for a sync or for readers are looked at this often: writers do not wait for them, or it would be asked
+/// for.
+const REUSE_PAUSE: Duration = Duration::from_millis(10);
+
 /// A call of the backend that takes longer than this holds no checkpoint up: what it carries is written into the journal once
 /// more.
 const STUCK_AFTER: Duration = Duration::from_millis(200);
@@ -126,9 +130,12 @@ where
             || self.store.journal.as_ref().is_some_and(|journaling| journaling.journal.is_low())
     }
 
-    /// Whether a checkpoint is under way, or its segments are not free yet.
-    pub(super) fn is_checkpointing(&self) -> bool {
-        self.checkpoint.is_under_way() || self.cut.is_some() || !self.dead.is_empty()
+    /// How soon to look again at a checkpoint that is under way, or whose segments are not free yet.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        if self.checkpoint.is_under_way() || self.cut.is_some() {
+            return Some(CHECKPOINT_PAUSE);
+        }
+        (!self.dead.is_empty()).then_some(REUSE_PAUSE)
     }
 
     /// Begins, polls and ends checkpoints.
@@ -222,7 +229,7 @@ where
             let count = segments.len();
             let mut dead = Dead { segments, count, stage: Stage::Syncing(0) };
             if journal.is_durable() && !fault::broken("sync-before-reuse") {
-                dead.stage = Stage::Syncing(journal.commits.request());
+                dead.stage = Stage::Syncing(journal.sync_of_retirement());
             }
             self.dead.push(dead);
         }
@@ -278,6 +285,7 @@ where
                 match journal.commits.outcome(*number) {
                     Some(Ok(())) => dead.stage = dead.let_go(&journal, room, &guard),
                     Some(Err(_)) => *number = journal.commits.request(),
+                    None if journal.is_low() => journal.commits.ask_for(*number),
                     None => {}
                 }
                 true

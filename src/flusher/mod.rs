@@ -535,10 +535,8 @@ where
         }
         let mut timeout = until.map(|until| clock.real(until.saturating_sub(now)));
         let wants_checkpoint = self.wants_checkpoint();
-        if wants_checkpoint || self.is_checkpointing() {
-            timeout = Some(timeout.map_or(CHECKPOINT_PAUSE, |timeout| timeout.min(CHECKPOINT_PAUSE)));
-        }
-        if let Some(pause) = self.until_healing() {
+        let wanted = wants_checkpoint.then_some(CHECKPOINT_PAUSE);
+        for pause in [wanted, self.next_look(), self.until_healing()].into_iter().flatten() {
             timeout = Some(timeout.map_or(pause, |timeout| timeout.min(pause)));
         }
         let (store, requests, courier) = (&self.store, &self.desk.requests, &self.courier);

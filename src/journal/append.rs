@@ -141,6 +141,9 @@ impl Appender {
         if !self.open.as_ref().is_some_and(fits) {
             let space = journal.space();
             let segment = if self.is_flusher { space.take_reserved() } else { space.take() }?;
+            if let Some(pages) = &segment.released {
+                pages.populate();
+            }
             fault::point("segment: taken");
             if let Some(full) = self.open.take() {
                 full.seal(journal.salt());

@@ -1,6 +1,8 @@
 //! The journal's memory: maps of the file, cut into segments of atomic words.
 
 use std::io;
+#[cfg(not(crossbeam_loom))]
+use std::sync::Arc;
 
 use super::{format::RECORD_HEADER, tape};
 use crate::{
@@ -108,11 +110,39 @@ impl WordAddress {
 /// All maps of a journal. Grows by new maps; never shrinks or moves one.
 pub(crate) struct Area {
     #[cfg(not(crossbeam_loom))]
-    maps: Vec<memmap2::MmapRaw>,
+    maps: Vec<Arc<memmap2::MmapRaw>>,
     #[cfg(crossbeam_loom)]
     maps: Vec<Box<[AtomicU64]>>,
     segments: Vec<Words>,
     superblock: Words,
+}
+
+/// A segment's pages. What is told to the system about them is only advice, and changes nothing of what they hold.
+pub(crate) struct Pages {
+    #[cfg(not(crossbeam_loom))]
+    map: Arc<memmap2::MmapRaw>,
+    #[cfg(not(crossbeam_loom))]
+    start: usize,
+    #[cfg(not(crossbeam_loom))]
+    len: usize,
+}
+
+impl Pages {
+    /// They are about to be written: all page faults at once, instead of one in the first store to each.
+    pub(crate) fn populate(&self) {
+        #[cfg(all(target_os = "linux", not(crossbeam_loom)))]
+        let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, self.start, self.len);
+    }
+
+    /// They will not be written soon: takes them out of the page table, all at once.
+    pub(crate) fn release(&self) {
+        #[cfg(all(target_os = "linux", not(crossbeam_loom)))]
+        // SAFETY: the map is shared and backed by a file, so the pages' content stays in the system's cache, and the next
+        // access finds it there.
+        let _ = unsafe {
+            self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, self.start, self.len)
+        };
+    }
 }
 
 #[cfg(not(crossbeam_loom))]
@@ -122,7 +152,7 @@ impl Area {
         tape::opened(file);
         let map = map(file, 0, super::format::SUPERBLOCK)?;
         let superblock = cut(&map, 0, super::format::SUPERBLOCK);
-        let mut area = Area { maps: vec![map], segments: Vec::new(), superblock };
+        let mut area = Area { maps: vec![Arc::new(map)], segments: Vec::new(), superblock };
         area.extend(file, segments, segment_bytes)?;
         Ok(area)
     }
@@ -140,8 +170,20 @@ impl Area {
         let start = super::format::SUPERBLOCK + self.segments.len() * segment_bytes;
         let map = map(file, start as u64, more * segment_bytes)?;
         self.segments.extend((0..more).map(|index| cut(&map, index * segment_bytes, segment_bytes)));
-        self.maps.push(map);
+        self.maps.push(Arc::new(map));
         Ok(())
+    }
+
+    /// The pages of a segment.
+    pub(crate) fn pages(&self, index: u32) -> Option<Pages> {
+        let words = self.segments.get(index as usize)?;
+        let address = words.all().as_ptr().addr();
+        let map = self.maps.iter().rev().find(|map| {
+            let start = map.as_ptr().addr();
+            (start..start + map.len()).contains(&address)
+        })?;
+        let start = address - map.as_ptr().addr();
+        Some(Pages { map: Arc::clone(map), start, len: words.len() * 8 })
     }
 }
 
@@ -188,6 +230,10 @@ impl Area {
     pub(crate) fn extend(&mut self, _: &std::fs::File, _: usize, _: usize) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+
+    pub(crate) fn pages(&self, _: u32) -> Option<Pages> {
+        None
+    }
 }
 
 impl Area {
@@ -206,7 +252,7 @@ impl Area {
     /// Writes what is dirty to the file's storage where `fdatasync` alone does not.
     pub(crate) fn flush(&self) -> io::Result<()> {
         #[cfg(all(not(crossbeam_loom), not(target_os = "linux")))]
-        self.maps.iter().try_for_each(memmap2::MmapRaw::flush)?;
+        self.maps.iter().try_for_each(|map| map.flush())?;
         let _ = &self.maps;
         Ok(())
     }

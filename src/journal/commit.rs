@@ -106,6 +106,20 @@ impl Commits {
         next
     }
 
+    /// The number of the first sync that begins after now, for who can wait until somebody asks for it.
+    pub(crate) fn next_number(&self) -> SyncNumber {
+        lock(&self.state).begun + 1
+    }
+
+    /// Asks for the sync with this number, if it has not begun.
+    pub(crate) fn ask_for(&self, number: SyncNumber) {
+        let mut state = lock(&self.state);
+        if state.begun < number && state.wanted < number {
+            state.wanted = number;
+            self.asked.notify_one();
+        }
+    }
+
     /// As [`Commits::request`], when everything has been written anew since the failure.
     pub(crate) fn request_healing(&self) -> SyncNumber {
         let mut state = lock(&self.state);

@@ -347,6 +347,15 @@ impl Journal {
         self.commits.request()
     }
 
+    /// The sync after which a retired epoch is so for good. Where syncs come by themselves and there is room, that one
+    /// is waited for; else it is asked for.
+    pub(crate) fn sync_of_retirement(&self) -> SyncNumber {
+        match self.policy {
+            JournalSync::Every(_) if !self.is_low() => self.commits.next_number(),
+            _ => self.commits.request(),
+        }
+    }
+
     /// Before the backend is given something: no older value may come back over it after a loss of power.
     ///
     /// Also if nothing seems to have been written: what is in the batch may have been published a moment ago by somebody who
@@ -418,6 +427,7 @@ impl Journal {
         if fault::broken("sync") {
             return Ok(());
         }
+        self.space.release_sealed();
         tape::sync_begins();
         let outcome = if fault::sync_fails() {
             Err(io::Error::other("a sync was told to fail"))

@@ -2,14 +2,22 @@
 //!
 //! A segment is free, open (it belongs to the lane that writes it), sealed, or dead and waiting: for the grace period
 //! of those who may still flip a record's state, and for the retired epoch to be on stable storage.
+//!
+//! A sync makes each page that it writes read-only again: it interrupts the processors that have it in their page tables, and
+//! the next store into it traps. That costs, for each page, as much as dozens of writes. So before a sync the full segments
+//! leave the page table as a whole, which interrupts once, and whoever takes one has all its pages entered again at once.
 
-use super::area::{Area, Words};
+use super::area::{Area, Pages, Words};
+use std::collections::HashSet;
+
 use crate::sync::{AtomicUsize, Mutex, Ordering, lock};
 
 /// A segment that its holder alone writes.
 pub(crate) struct Segment {
     pub(crate) index: u32,
     pub(crate) words: Words,
+    /// If its pages are not in the page table.
+    pub(crate) released: Option<Pages>,
 }
 
 struct Pool {
@@ -17,6 +25,10 @@ struct Pool {
     free: Vec<u32>,
     /// Each with the newest epoch of its records.
     sealed: Vec<(u32, u64)>,
+    /// Segments that were sealed since the last sync began.
+    written: Vec<u32>,
+    /// Segments that are not in the page table.
+    released: HashSet<u32>,
 }
 
 pub(crate) struct Space {
@@ -39,7 +51,7 @@ impl Space {
             free: AtomicUsize::new(free.len()),
             total: AtomicUsize::new(total),
             reserve: AtomicUsize::new(reserve),
-            pool: Mutex::new(Pool { area, free, sealed }),
+            pool: Mutex::new(Pool { area, free, sealed, written: Vec::new(), released: HashSet::new() }),
         }
     }
 
@@ -61,7 +73,19 @@ impl Space {
         }
         let index = pool.free.pop()?;
         self.free.store(pool.free.len(), Ordering::Relaxed);
-        Some(Segment { index, words: pool.area.segment(index) })
+        let released = if pool.released.remove(&index) { pool.area.pages(index) } else { None };
+        Some(Segment { index, words: pool.area.segment(index), released })
+    }
+
+    /// Takes what was sealed since the last time out of the page table: it will be synced now.
+    pub(crate) fn release_sealed(&self) {
+        let pages: Vec<Pages> = {
+            let mut pool = lock(&self.pool);
+            let Pool { area, written, released, .. } = &mut *pool;
+            released.extend(written.iter());
+            written.drain(..).filter_map(|index| area.pages(index)).collect()
+        };
+        pages.iter().for_each(Pages::release);
     }
 
     /// A segment is full.
@@ -69,7 +93,9 @@ impl Space {
         if crate::fault::broken("sealed-until-retired") {
             return self.give(&[index]);
         }
-        lock(&self.pool).sealed.push((index, newest));
+        let mut pool = lock(&self.pool);
+        pool.sealed.push((index, newest));
+        pool.written.push(index);
     }
 
     /// The sealed segments in which every record is of an epoch before `retired`. They are the caller's to give back.
