@@ -41,6 +41,9 @@ pub(crate) struct Engine<K, V, S> {
     pub(super) was_closed: std::sync::atomic::AtomicBool,
 }
 
+/// How long a dropped cache that is not drained waits for the last call of the backend and the last sync.
+const LAST_CALLS: Duration = Duration::from_millis(500);
+
 /// A thread of the engine, until somebody waits for its end.
 pub(super) struct Thread(Mutex<Option<JoinHandle<()>>>);
 
@@ -52,6 +55,20 @@ impl Thread {
     fn is_current(&self) -> bool {
         let is_current = |handle: &JoinHandle<()>| handle.thread().id() == std::thread::current().id();
         lock(&self.0).as_ref().is_some_and(is_current)
+    }
+
+    /// Waits for its end, at most until `deadline`.
+    fn join_until(&self, deadline: Instant) {
+        if self.is_current() {
+            return;
+        }
+        let has_ended = || lock(&self.0).as_ref().is_none_or(JoinHandle::is_finished);
+        while !has_ended() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        if has_ended() {
+            self.join();
+        }
     }
 
     /// Waits for its end, unless it is this one.
@@ -405,17 +422,20 @@ impl<K, V, S> Drop for Engine<K, V, S> {
         self.store.signal.wake();
         let journal = self.journal().cloned();
         let is_drained = closed.is_drained();
-        // It ends at once: it is the courier who may be away with a call of the backend that hangs, and must not hang us.
+        // It ends at once: it is the courier who may be away with a call of the backend that hangs, and the keeper with a
+        // sync that does. They must not hang us, but as long as one of them is there, the journal is locked for the next cache.
         self.flusher.join();
+        if let Some(journal) = &journal {
+            // After the flusher: nobody asks for anything any more.
+            journal.commits.stop();
+        }
         if is_drained {
             self.courier.join();
-        }
-        if let Some(journal) = &journal {
-            // After the flusher, if that has ended: nobody asks for anything any more.
-            journal.commits.stop();
-            if is_drained {
-                self.keeper.join();
-            }
+            self.keeper.join();
+        } else {
+            let deadline = Instant::now() + LAST_CALLS;
+            self.courier.join_until(deadline);
+            self.keeper.join_until(deadline);
         }
         // The owner who closed it knows.
         if let Closed::Remaining { dirty, cause, journal } = closed
