@@ -108,6 +108,7 @@ impl Appender {
         let open = self.room_for(journal, words).ok_or(Unprepared::Full)?;
         let (segment, tail) = (&open.segment, open.tail);
         let at = segment.words.record(tail, words).ok_or(Unprepared::Full)?;
+        fault::point("prepare");
         // A record that has lost goes, before what it was made of does. Then what an older lap has left after our end.
         if !fault::broken("head-off-first") {
             store(&at.header()[record::HEAD], 0, Ordering::Relaxed);
