@@ -58,6 +58,8 @@ pub(crate) struct FlushCounters {
     pub(crate) retries: Counter,
     pub(crate) panics: Counter,
     pub(crate) wakeups: Counter,
+    /// 1: the breaker is open.
+    pub(crate) breaker: Counter,
     pub(crate) overflows: Counter,
 }
 
@@ -120,6 +122,8 @@ pub struct Stats {
     pub coalesced: u64,
     /// Operations that were sent again.
     pub retries: u64,
+    /// Whether the backend took nothing when it was last asked, so that only probes are sent to it, one at a time.
+    pub backend_down: bool,
     /// Calls of the backend that panicked.
     pub backend_panics: u64,
     /// Entries whose dirtiness did not go through a ring: it was full, or another thread helped.

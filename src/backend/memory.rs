@@ -30,11 +30,14 @@ pub struct Memory<K, V> {
     state: Mutex<State<K, V>>,
     /// Asked before each operation; an `Err` is the answer for it and the row is left alone.
     fault: Mutex<Option<Fault<K, V>>>,
+    /// Asked before each batch; an `Err` is the answer for all of it.
+    batch_fault: Mutex<Option<BatchFault<K, V>>>,
     /// Called at the start of each call, outside every lock: a place to block or to be slow in.
     gate: Mutex<Option<Gate<K, V>>>,
 }
 
 type Fault<K, V> = Box<dyn FnMut(&Op<K, V>) -> Result<(), BackendError> + Send>;
+type BatchFault<K, V> = Box<dyn FnMut(&Batch<K, V>) -> Result<(), BackendError> + Send>;
 type Gate<K, V> = std::sync::Arc<dyn Fn(Doing<'_, K, V>) + Send + Sync>;
 
 /// What a call to [`Memory`] is about to do, as its gate sees it.
@@ -98,7 +101,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Memory<K, V> {
             batches: 0,
             loads: 0,
         };
-        Self { state: Mutex::new(state), fault: Mutex::new(None), gate: Mutex::new(None) }
+        Self {
+            state: Mutex::new(state),
+            fault: Mutex::new(None),
+            batch_fault: Mutex::new(None),
+            gate: Mutex::new(None),
+        }
     }
 
     /// The row of `key`.
@@ -161,9 +169,19 @@ impl<K: Eq + Hash + Clone, V: Clone> Memory<K, V> {
         *lock(&self.fault) = Some(Box::new(fault));
     }
 
-    /// Every operation succeeds again.
+    /// Asks `fault` before each batch from now on; with its `Err` the batch is refused as a whole, as by a database that rolls a
+    /// transaction back and does not say for which of its rows.
+    pub fn set_batch_fault(
+        &self,
+        fault: impl FnMut(&Batch<K, V>) -> Result<(), BackendError> + Send + 'static,
+    ) {
+        *lock(&self.batch_fault) = Some(Box::new(fault));
+    }
+
+    /// Every operation and every batch succeeds again.
     pub fn clear_fault(&self) {
         *lock(&self.fault) = None;
+        *lock(&self.batch_fault) = None;
     }
 
     /// Calls `gate` at the start of every call from now on, while no lock is held: it may block, sleep or panic.
@@ -223,19 +241,23 @@ where
     fn apply(&self, batch: &Batch<K, V>) -> Answers {
         let start = Instant::now();
         self.pass_gate(Doing::Apply(batch));
+        let refused = lock(&self.batch_fault).as_mut().and_then(|fault| fault(batch).err());
         let mut fault = lock(&self.fault);
         let mut state = lock(&self.state);
-        let answers = batch.answer_each(|op| {
-            if let Some(fault) = fault.as_mut() {
-                fault(op)?;
-            }
-            state.ops_applied += 1;
-            match op.change() {
-                Change::Upsert(value) => drop(state.rows.insert(op.key().clone(), value.clone())),
-                Change::Delete => drop(state.rows.remove(op.key())),
-            }
-            Ok(())
-        });
+        let answers = match refused {
+            Some(error) => batch.none_stored(error),
+            None => batch.answer_each(|op| {
+                if let Some(fault) = fault.as_mut() {
+                    fault(op)?;
+                }
+                state.ops_applied += 1;
+                match op.change() {
+                    Change::Upsert(value) => drop(state.rows.insert(op.key().clone(), value.clone())),
+                    Change::Delete => drop(state.rows.remove(op.key())),
+                }
+                Ok(())
+            }),
+        };
         state.batches += 1;
         if state.recording {
             let ops = batch.ops().iter().cloned().zip(answers.as_slice().iter().map(Result::is_ok)).collect();

@@ -190,17 +190,21 @@ impl<K, V> Batch<K, V> {
 
     /// The answer "all of it is stored".
     pub fn all_stored(&self) -> Answers {
-        Answers(vec![Ok(()); self.len()])
+        Answers::new(vec![Ok(()); self.len()])
     }
 
-    /// The answer "nothing of it is stored, for this reason".
+    /// The answer "nothing of it is stored, for this reason", which may be that of a single operation, or of none.
+    ///
+    /// If the reason is there to stay ([`ErrorClass::Permanent`] or [`ErrorClass::Conflict`]), the engine tries parts of the
+    /// batch, to find the operation that it is about. If it is transient, the engine takes the database to be down.
+    /// A backend that knows better answers for each operation.
     pub fn none_stored(&self, error: BackendError) -> Answers {
-        Answers(vec![Err(error); self.len()])
+        Answers { each: vec![Err(error); self.len()], is_whole: true }
     }
 
     /// Asks `apply_one` for each operation, in order, and collects its answers.
     pub fn answer_each(&self, apply_one: impl FnMut(&Op<K, V>) -> Result<(), BackendError>) -> Answers {
-        Answers(self.ops.iter().map(apply_one).collect())
+        Answers::new(self.ops.iter().map(apply_one).collect())
     }
 }
 
@@ -209,21 +213,26 @@ impl<K, V> Batch<K, V> {
 /// If there are fewer answers than operations, the rest counts as a transient failure.
 #[derive(Debug, Clone)]
 #[must_use = "an answer that is not returned to the engine is an acknowledgement lost"]
-pub struct Answers(Vec<Result<(), BackendError>>);
+pub struct Answers {
+    each: Vec<Result<(), BackendError>>,
+    /// The batch was refused as one, whatever operation it was for.
+    is_whole: bool,
+}
 
 impl Answers {
     /// Answers in the order of the operations.
     pub fn new(answers: Vec<Result<(), BackendError>>) -> Self {
-        Self(answers)
+        Self { each: answers, is_whole: false }
     }
 
     /// The answers in the order of the operations.
     pub fn as_slice(&self) -> &[Result<(), BackendError>] {
-        &self.0
+        &self.each
     }
 
-    pub(crate) fn into_inner(self) -> Vec<Result<(), BackendError>> {
-        self.0
+    /// The answers, and whether they are one for the batch as a whole.
+    pub(crate) fn into_parts(self) -> (Vec<Result<(), BackendError>>, bool) {
+        (self.each, self.is_whole)
     }
 }
 

@@ -355,6 +355,7 @@ where
             // What is still dirty may need a write of its own.
             coalesced: (puts + removes).saturating_sub(backend_writes).saturating_sub(dirty as u64),
             retries: flusher.retries.get(),
+            backend_down: flusher.breaker.get() > 0,
             backend_panics: flusher.panics.get(),
             ring_overflows: flusher.overflows.get(),
             writer_waits: mine.waits.get(),

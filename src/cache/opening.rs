@@ -249,7 +249,7 @@ where
 /// Writes a whole batch, or says why not all of it was taken.
 fn write_through<K, V>(backend: &dyn Backend<K, V>, batch: &Batch<K, V>) -> Result<(), BackendError> {
     let applied = catch_unwind(AssertUnwindSafe(|| backend.apply(batch)));
-    let answers = applied.map_err(|_| BackendError::transient("the backend panicked"))?.into_inner();
+    let answers = applied.map_err(|_| BackendError::transient("the backend panicked"))?.into_parts().0;
     if answers.len() < batch.len() {
         return Err(BackendError::transient("the backend answered fewer operations than it was given"));
     }

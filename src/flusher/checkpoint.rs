@@ -246,7 +246,8 @@ where
             return;
         }
         let is_stuck = self.away.front().is_some_and(|away| away.since.elapsed() > STUCK_AFTER);
-        for at in self.pending.debtors(cut.copies_all, is_stuck) {
+        let all = cut.copies_all || self.breaker.is_open();
+        for at in self.pending.debtors(all, is_stuck) {
             let guard = self.local.pin();
             match self.store.copy_forward(at, cut.target, &mut self.appender, &guard) {
                 Ok(Copied::Clean) => {

@@ -33,6 +33,8 @@ pub(super) enum Fate {
     /// There is one answer for each of its operations.
     Answered {
         answers: Vec<Result<(), BackendError>>,
+        /// They are one answer, for the batch as a whole.
+        is_whole: bool,
         panicked: bool,
         /// How long the backend took, and the sync before it, if there was one.
         took: Duration,
@@ -119,7 +121,13 @@ impl<K, V> Courier<K, V> {
         if journal.is_some_and(|journal| !journal.sync_before_batch()) {
             let error = BackendError::transient("the cache was closed before its journal was synced");
             let answers = vec![Err(error); batch.len()];
-            return Fate::Answered { answers, panicked: false, took: Duration::ZERO, synced: None };
+            return Fate::Answered {
+                answers,
+                is_whole: true,
+                panicked: false,
+                took: Duration::ZERO,
+                synced: None,
+            };
         }
         let synced = journal.map(|_| start.elapsed());
         fault::point("flush: synced");
@@ -128,14 +136,14 @@ impl<K, V> Courier<K, V> {
         let took = start.elapsed();
         fault::point("flush: applied");
         let panicked = answers.is_err();
-        let mut answers = match answers {
-            Ok(answers) => answers.into_inner(),
-            Err(_) => vec![Err(BackendError::transient("the backend panicked")); batch.len()],
+        let (mut answers, is_whole) = match answers {
+            Ok(answers) => answers.into_parts(),
+            Err(_) => (vec![Err(BackendError::transient("the backend panicked")); batch.len()], true),
         };
         let missing =
             || Err(BackendError::transient("the backend answered fewer operations than it was given"));
         answers.resize_with(batch.len(), missing);
-        Fate::Answered { answers, panicked, took, synced }
+        Fate::Answered { answers, is_whole, panicked, took, synced }
     }
 
     /// Sends the courier off with batches that were copied before now. The flusher has taken back all that it carried before.

@@ -9,6 +9,8 @@
 //! It sleeps until the next deadline, or, when nothing is dirty, until somebody wakes it.
 
 mod backoff;
+mod bisect;
+mod breaker;
 mod checkpoint;
 mod courier;
 mod pending;
@@ -39,6 +41,8 @@ use crate::{
 };
 
 use backoff::Backoff;
+use bisect::Bisection;
+use breaker::Breaker;
 use checkpoint::{CHECKPOINT_PAUSE, Cut, Dead};
 pub(crate) use courier::Courier;
 use courier::{Delivered, Fate};
@@ -127,6 +131,8 @@ pub(crate) struct Flusher<K, V, S> {
     local: LocalHandle,
     pending: Pending,
     backoff: Backoff,
+    breaker: Breaker,
+    bisection: Bisection,
     checkpoint: Checkpoint,
     /// With a journal: the second half of a checkpoint.
     cut: Option<Cut>,
@@ -179,10 +185,13 @@ where
         slots: Slots,
     ) -> Self {
         let seed = std::collections::hash_map::RandomState::new().hash_one(0);
+        let backoff = Backoff::new(settings.first_retry, settings.retry_cap, seed);
         Flusher {
             local: store.collector.register(),
             pending: Pending::new(),
-            backoff: Backoff::new(settings.first_retry, settings.retry_cap, seed),
+            backoff,
+            breaker: Breaker::new(backoff),
+            bisection: Bisection::default(),
             checkpoint: Checkpoint::new(),
             cut: None,
             dead: Vec::new(),
@@ -300,10 +309,14 @@ where
         for request in requests {
             match request {
                 Request::Flush(reply) => {
+                    self.breaker.probe_now();
                     self.pending.retry_all();
                     self.pending.barrier(reply);
                 }
-                Request::Write { at, version, reply } => self.pending.wait_for(at, version, reply),
+                Request::Write { at, version, reply } => {
+                    self.breaker.probe_now();
+                    self.pending.wait_for(at, version, reply);
+                }
                 Request::Checkpoint(reply) => {
                     self.checkpoint_replies.push(reply);
                     self.is_pressed = true;
@@ -311,6 +324,7 @@ where
                 }
                 Request::Drain(reply) => {
                     self.drain_replies.push(reply);
+                    self.breaker.probe_now();
                     self.pending.retry_all();
                     if self.draining.is_none() {
                         self.draining = Some(false);
@@ -330,6 +344,18 @@ where
             self.pending.retry_changed(|at, version| store.dirty_version(at, &guard) != Some(version));
         }
         let queued = self.pending.queued();
+        if self.breaker.holds(now).is_some() {
+            // Whoever needs room gets it by a checkpoint, which copies what is held here.
+            self.is_pressed |= self.store.pressure.swap(false, Ordering::Relaxed);
+            return None;
+        }
+        if !self.bisection.is_empty() {
+            return Some(Trigger::Explicit);
+        }
+        if self.breaker.is_open() && queued > 0 {
+            // The probe is due, whoever would have asked for it.
+            return Some(Trigger::Pressure);
+        }
         if queued == 0 {
             // Relaxed: whoever needs room sets it again when it looks in vain.
             self.store.pressure.store(false, Ordering::Relaxed);
@@ -360,8 +386,12 @@ where
     /// Sends a cargo off. `false`: nothing of what was queued is dirty any more.
     fn send(&mut self, trigger: Trigger, now: Duration) -> bool {
         let (mut cargo, mut operations) = (VecDeque::new(), 0);
-        while cargo.len() < self.cargo_size {
-            let (mut taken, batch) = self.fill(trigger, now);
+        let most = if self.breaker.is_open() { 1 } else { self.cargo_size };
+        while cargo.len() < most {
+            let (mut taken, batch) = match self.bisection.next() {
+                Some(part) => self.copy(part.into_iter(), now),
+                None => self.fill(trigger, now),
+            };
             if batch.is_empty() {
                 break;
             }
@@ -391,9 +421,9 @@ where
             let Some(away) = self.away.pop_front() else { return };
             let operations = batch.len() as u64;
             match fate {
-                Fate::Answered { answers, panicked, took, synced } => {
+                Fate::Answered { answers, is_whole, panicked, took, synced } => {
                     self.desk.counters.panics.add(u64::from(panicked));
-                    self.settle(&away.taken, &batch, answers, away.copied_at);
+                    self.judge(away, &batch, answers, is_whole);
                     fault::point("flush: settled");
                     self.cargo_size = match synced {
                         _ if self.batch_limit < self.settings.batch_size => 1,
@@ -433,31 +463,88 @@ where
                 drain || barrier.is_some_and(|barrier| moment <= barrier) || (can_be_due && since <= due)
             }
         };
-        let (mut taken, mut ops) = (Vec::new(), Vec::new());
-        while ops.len() < self.batch_limit {
-            let Some(next) = self.pending.take(wanted) else { break };
-            // A pin for each copy, so that a large batch does not hold up reclamation. A clone that panics is the
-            // user's; the entry stays dirty and is tried again like one that the backend refused.
-            let (store, local) = (&self.store, &self.local);
-            match catch_unwind(AssertUnwindSafe(|| store.copy_dirty(next.at, &local.pin()))) {
-                Ok(Some(entry)) => {
-                    self.newest = self.newest.max(entry.version);
-                    let attempt = self.pending.attempt(next.at, entry.version);
-                    self.desk.counters.retries.add(u64::from(attempt > 1));
-                    let change = entry.value.map_or(Change::Delete, Change::Upsert);
-                    ops.push(Op::new(entry.key, change, entry.version, attempt));
-                    taken.push(next);
-                }
-                // Cleaned before this was heard of.
-                Ok(None) => self.pending.settled(next.at),
-                Err(_) => {
-                    let error = BackendError::transient("cloning the entry for the backend panicked");
-                    let until = now + self.backoff.delay(self.pending.failures(next.at) + 1);
-                    self.pending.failed(next.at, Some(until), &error);
-                }
+        let limit = self.batch_limit;
+        let mut batch = (Vec::new(), Vec::new());
+        while batch.1.len() < limit
+            && let Some(next) = self.pending.take(wanted)
+        {
+            self.copy_one(next, now, &mut batch);
+        }
+        (batch.0, Batch::new(batch.1))
+    }
+
+    /// Copies these places, which are in flight.
+    fn copy(&mut self, places: impl Iterator<Item = Taken>, now: Duration) -> (Vec<Taken>, Batch<K, V>) {
+        let mut batch = (Vec::new(), Vec::new());
+        places.for_each(|next| self.copy_one(next, now, &mut batch));
+        (batch.0, Batch::new(batch.1))
+    }
+
+    fn copy_one(&mut self, next: Taken, now: Duration, (taken, ops): &mut (Vec<Taken>, Vec<Op<K, V>>)) {
+        // A pin for each copy, so that a large batch does not hold up reclamation. A clone that panics is the
+        // user's; the entry stays dirty and is tried again like one that the backend refused.
+        let (store, local) = (&self.store, &self.local);
+        match catch_unwind(AssertUnwindSafe(|| store.copy_dirty(next.at, &local.pin()))) {
+            Ok(Some(entry)) => {
+                self.newest = self.newest.max(entry.version);
+                let attempt = self.pending.attempt(next.at, entry.version);
+                self.desk.counters.retries.add(u64::from(attempt > 1));
+                let change = entry.value.map_or(Change::Delete, Change::Upsert);
+                ops.push(Op::new(entry.key, change, entry.version, attempt));
+                taken.push(next);
+            }
+            // Cleaned before this was heard of.
+            Ok(None) => self.pending.settled(next.at),
+            Err(_) => {
+                let error = BackendError::transient("cloning the entry for the backend panicked");
+                let until = now + self.backoff.delay(self.pending.failures(next.at) + 1);
+                self.pending.failed(next.at, Some(until), &error);
             }
         }
-        (taken, Batch::new(ops))
+    }
+
+    /// What the answers say of the backend, and what is to be done about the batch.
+    fn judge(
+        &mut self,
+        away: Away,
+        batch: &Batch<K, V>,
+        answers: Vec<Result<(), BackendError>>,
+        is_whole: bool,
+    ) {
+        let refusal = answers.first().and_then(|first| first.as_ref().err()).cloned();
+        let is_transient = |answer: &Result<(), BackendError>| {
+            answer.as_ref().is_err_and(|error| error.class() == ErrorClass::Transient)
+        };
+        let nothing_for_now = answers.iter().all(is_transient);
+        if let Some(error) = &refusal
+            && is_whole
+            && !nothing_for_now
+            && batch.len() > 1
+        {
+            // For good, and for one of them.
+            *lock(&self.desk.last_error) = Some(error.clone());
+            self.desk.counters.errors.add(1);
+            return self.bisection.split(away.taken);
+        }
+        let stores = answers.iter().any(Result::is_ok);
+        self.settle(&away.taken, batch, answers, away.copied_at);
+        let now = self.settings.clock.now();
+        if stores {
+            if self.breaker.close() {
+                self.pending.retry_recent();
+                if self.is_pressed {
+                    self.store.pressure.store(true, Ordering::Relaxed);
+                }
+            }
+        } else if nothing_for_now && (is_whole || batch.len() > 1 || self.breaker.is_open()) {
+            self.breaker.open(now);
+            let held = self.bisection.abandon();
+            self.pending.returned(&held);
+            if let Some(error) = refusal {
+                self.pending.refuse_all(&error);
+            }
+        }
+        self.desk.counters.breaker.set(u64::from(self.breaker.is_open()));
     }
 
     /// Writes the answers into table and book.
@@ -527,11 +614,14 @@ where
         }
         // While the courier is away nothing is sent, however late it is; it calls when it is back.
         let is_home = self.away.is_empty();
+        // While the backend is down, only the next probe is.
+        let held = self.breaker.holds(now);
         if is_home && let Some(oldest) = self.pending.oldest() {
-            not_later_than(oldest.saturating_add(self.settings.max_delay));
+            let due = oldest.saturating_add(self.settings.max_delay);
+            not_later_than(held.unwrap_or(if self.breaker.is_open() { now } else { due }));
         }
         if is_home && let Some(retry) = self.pending.next_retry() {
-            not_later_than(retry);
+            not_later_than(held.map_or(retry, |held| held.max(retry)));
         }
         let mut timeout = until.map(|until| clock.real(until.saturating_sub(now)));
         let wants_checkpoint = self.wants_checkpoint();

@@ -43,6 +43,10 @@ struct Key {
     waiters: Vec<(u64, Arc<Reply>)>,
 }
 
+/// A place that was refused more often than this in a row may be refused for its own sake, and waits for its own time, also
+/// when the backend takes others again.
+const RECENT: u32 = 2;
+
 /// A flush that waits for all that was dirty at its moment.
 struct Barrier {
     moment: Moment,
@@ -302,6 +306,29 @@ impl Pending {
         };
         self.leave(state);
         self.count(before, moment, Some(error));
+    }
+
+    /// The backend takes nothing: everybody who waits is told so now, instead of after one attempt for each place.
+    pub(crate) fn refuse_all(&mut self, error: &BackendError) {
+        for Barrier { left, failed, cause, reply, .. } in self.barriers.drain(..) {
+            self.outbox.push((reply, Err((left + failed, cause.unwrap_or_else(|| error.clone())))));
+        }
+        if self.waiting > 0 {
+            let waiters = self.keys.values_mut().flat_map(|key| key.waiters.drain(..));
+            self.outbox.extend(waiters.map(|(_, reply)| (reply, Err((1, error.clone())))));
+            self.waiting = 0;
+        }
+    }
+
+    /// The backend takes something again: what it has refused only while it was down need not wait any longer.
+    pub(crate) fn retry_recent(&mut self) {
+        let recent = |key: &Key| matches!(key.state, State::BackingOff(_)) && key.failures <= RECENT;
+        let mut all: Vec<_> =
+            self.keys.iter().filter(|(_, key)| recent(key)).map(|(at, key)| (key.moment, *at)).collect();
+        all.sort_unstable();
+        for (moment, at) in all {
+            self.requeue(at, moment);
+        }
     }
 
     /// How often in a row the place was refused.

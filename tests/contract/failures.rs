@@ -301,3 +301,76 @@ fn stats_show_what_a_flush_has_answered_for() {
         assert_eq!(counted, (1, 1, 0, n, n), "dirty, parked, in flight, written, refused");
     }
 }
+
+/// Catches: a batch that is refused as a whole for one row of it, and all of which is parked, or tried row by row.
+#[test]
+fn f34_one_poison_in_a_thousand_is_found_by_halving() {
+    for poison in [0_u64, 499, 617, 999] {
+        let rows = Audit::new();
+        rows.set_batch_fault(move |batch| match batch.ops().iter().any(|op| *op.key() == poison) {
+            true => Err(BackendError::permanent("a row of this transaction is not valid")),
+            false => Ok(()),
+        });
+        let cache = quiet().batch_size(1_000).backend(Arc::clone(&rows)).open::<u64, u64>().unwrap();
+        (0..1_000).for_each(|key| drop(cache.put(key, key).unwrap()));
+        match cache.flush() {
+            Err(Error::NotFlushed { failed: 1, cause }) => assert_eq!(cause.class(), ErrorClass::Permanent),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(rows.len(), 999);
+        assert!(rows.get(&poison).is_none() && cache.is_dirty(&poison));
+        assert_eq!(cache.get(&poison).unwrap(), Some(poison));
+        assert!(rows.batches() <= 22, "{} calls", rows.batches());
+        eventually("it was counted", || (cache.stats().parked, cache.stats().dirty) == (1, 1));
+        // Nothing was stored twice, and everything in the order in which it was written.
+        let stored: Vec<u64> =
+            sent(&rows).into_iter().flatten().filter(|(.., stored)| *stored).map(|(key, ..)| key).collect();
+        assert_eq!(stored, (0..1_000).filter(|key| *key != poison).collect::<Vec<_>>());
+        rows.clear_fault();
+        cache.flush().unwrap();
+        assert_eq!(rows.len(), 1_000);
+        rows.check();
+    }
+}
+
+/// Catches: an outage that is met entry by entry, or in which barriers wait for an attempt of each; a recovery that waits for
+/// every entry's own back-off.
+#[test]
+fn f36_an_outage_is_probed_one_at_a_time_and_ends_at_once() {
+    let rows = Audit::new();
+    rows.set_batch_fault(|_| Err(BackendError::transient("the database is away")));
+    let (clock, time) = Clock::manual();
+    let cache = quiet()
+        .capacity(10_000)
+        .clock(clock)
+        .max_delay(Duration::from_millis(10))
+        .flush_at(1_000)
+        .retry(Duration::from_millis(100), Duration::from_secs(30))
+        .backend(Arc::clone(&rows))
+        .open::<u64, u64>()
+        .unwrap();
+    (0..10_000).for_each(|key| drop(cache.put(key, key).unwrap()));
+    eventually("the outage was noticed", || cache.stats().backend_down);
+    for _ in 0..3_600 {
+        time.advance(Duration::from_secs(1));
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    let probes = rows.batches();
+    assert!((20..=300).contains(&probes), "{probes} batches in an hour");
+    assert!(sent(&rows).iter().rev().take(100).all(|batch| batch.len() == 1), "probes are small");
+    // Who asks is told at once, after one more probe.
+    match cache.flush() {
+        Err(Error::NotFlushed { failed: 10_000, cause }) => assert_eq!(cause.class(), ErrorClass::Transient),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(cache.put_acked(7, 8, Ack::Backend), Err(Error::NotFlushed { failed: 1, .. })));
+    eventually("the probes came back", || rows.batches() == probes + 2);
+    assert_eq!(cache.stats().parked, 0, "an outage is nobody's fault");
+    rows.clear_fault();
+    // One probe's delay, and the rest follows without a timer.
+    time.advance(Duration::from_secs(30));
+    eventually("everything was stored", || cache.stats().dirty == 0);
+    assert!(!cache.stats().backend_down);
+    assert_eq!((rows.len(), rows.get(&7)), (10_000, Some(8)));
+    rows.check();
+}
