@@ -5,13 +5,16 @@ use std::{fmt, marker::PhantomData, path::PathBuf, sync::Arc};
 use rusqlite::{Connection, Statement, Transaction, TransactionBehavior};
 
 use super::{
-    RowReader, RowWriter, SqlKey, SqlValue,
+    cells::{Answer, Parameters},
     connections::Connections,
     error::{left_out, refused, unavailable, unfit},
     layout::Layout,
     statements::Statements,
 };
-use crate::backend::{Answers, Backend, BackendError, Batch, ErrorClass, Op};
+use crate::backend::{
+    Answers, Backend, BackendError, Batch, ErrorClass, Op,
+    sql::{RowReader, RowWriter, SqlKey, SqlValue},
+};
 
 /// A table of a [`Sqlite`](super::Sqlite) database, as the [`Backend`] of a cache from `K` to `V`.
 ///
@@ -138,7 +141,8 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
         for op in ops {
             parameter = self.bind_key(statement, op.key(), parameter)?;
             if let Some(value) = op.change().value() {
-                let mut row = RowWriter::new(statement, &self.layout.value, parameter, false);
+                let mut cells = Parameters { statement, first: parameter, row_id: false };
+                let mut row = RowWriter::new(&mut cells, &self.layout.value);
                 let written = value.write(&mut row).and_then(|()| row.finish());
                 written.map_err(|error| unfit(&self.layout.table, error))?;
                 parameter += self.layout.value.len();
@@ -154,7 +158,8 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
         key: &K,
         parameter: usize,
     ) -> Result<usize, BackendError> {
-        let mut row = RowWriter::new(statement, &self.layout.key, parameter, self.layout.row_id());
+        let mut cells = Parameters { statement, first: parameter, row_id: self.layout.row_id() };
+        let mut row = RowWriter::new(&mut cells, &self.layout.key);
         let written = key.write(&mut row).and_then(|()| row.finish());
         written.map_err(|error| unfit(&self.layout.table, error))?;
         Ok(parameter + self.layout.key.len())
@@ -181,7 +186,8 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
                 let mut rows = statement.raw_query();
                 while let Some(row) = rows.next().map_err(failed)? {
                     let place: isize = row.get(0).map_err(failed)?;
-                    let mut cells = RowReader::new(row, &self.layout.value, 1);
+                    let answer = Answer { row, first: 1 };
+                    let mut cells = RowReader::new(&answer, &self.layout.value);
                     let value = V::read(&mut cells).map_err(|error| unfit(&self.layout.table, error))?;
                     if let Some(slot) = values.get_mut(place.cast_unsigned()) {
                         *slot = Some(value);
