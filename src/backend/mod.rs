@@ -6,6 +6,8 @@
 
 mod closures;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -15,6 +17,8 @@ use std::{fmt, path::PathBuf, sync::Arc};
 
 pub use closures::{Closures, from_fns};
 pub use memory::{Call, Doing, Memory};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresError, PostgresOpenError, PostgresOptions, PostgresTable};
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 pub use sql::{CellError, Column, Columns, RowReader, RowWriter, SqlCell, SqlKey, SqlRef, SqlType, SqlValue};
 #[cfg(feature = "sqlite")]
