@@ -6,8 +6,14 @@
 
 mod closures;
 mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "tokio")]
+mod runtime;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -19,6 +25,10 @@ pub use closures::{Closures, from_fns};
 pub use memory::{Call, Doing, Memory};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresError, PostgresOpenError, PostgresOptions, PostgresTable};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisBackendError, RedisMap, RedisOpenError, RedisOptions};
+#[cfg(feature = "tokio")]
+pub use runtime::{AsyncBackend, OnRuntime, OnRuntimeError};
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 pub use sql::{CellError, Column, Columns, RowReader, RowWriter, SqlCell, SqlKey, SqlRef, SqlType, SqlValue};
 #[cfg(feature = "sqlite")]

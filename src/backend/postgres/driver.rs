@@ -15,7 +15,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -30,7 +30,10 @@ use super::{
     cells::Array,
     error::{Trouble, closed},
 };
-use crate::backend::sql::{SqlRef, SqlType};
+use crate::backend::{
+    pool::{Permit, Pool},
+    sql::{SqlRef, SqlType},
+};
 
 /// How much longer than a statement may take its answer is waited for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -88,8 +91,8 @@ pub(super) struct Connections {
     settings: Settings,
     /// Taken on drop.
     runtime: Option<Runtime>,
-    readers: Pool,
-    writers: Pool,
+    readers: Pool<Session>,
+    writers: Pool<Session>,
     /// Sessions that wrote and were given up. Invariant: no transaction begins while one of them may be alive.
     lost: Mutex<Vec<Identity>>,
 }
@@ -127,11 +130,10 @@ impl Connections {
         self.lease(&self.readers, false)
     }
 
-    fn lease<'a>(&'a self, pool: &'a Pool, writes: bool) -> Result<Lease<'a>, Trouble> {
+    fn lease<'a>(&'a self, pool: &'a Pool<Session>, writes: bool) -> Result<Lease<'a>, Trouble> {
         let permit = pool.permit();
         // One that was lost while nobody used it has nothing under way.
-        let idle =
-            std::iter::from_fn(|| pool.places().idle.pop()).find(|session| !session.client.is_closed());
+        let idle = std::iter::from_fn(|| pool.take()).find(|session| !session.client.is_closed());
         let session = match idle {
             Some(session) => session,
             None => self.connect()?,
@@ -275,7 +277,7 @@ pub(super) struct Lease<'a> {
     writes: bool,
     /// It has answered the last question, and is outside any transaction.
     sound: bool,
-    _permit: Permit<'a>,
+    _permit: Permit<'a, Session>,
 }
 
 impl Lease<'_> {
@@ -383,7 +385,7 @@ impl Drop for Lease<'_> {
         let Some(session) = self.session.take() else { return };
         let pool = if self.writes { &self.connections.writers } else { &self.connections.readers };
         if self.sound {
-            pool.places().idle.push(session);
+            pool.put(session);
         } else {
             self.give_up(session.identity);
         }
@@ -463,44 +465,4 @@ impl AsyncFnOnceSend<Done> for Execute {
 
 fn borrowed(parameters: &Parameters) -> Vec<&(dyn ToSql + Sync)> {
     parameters.iter().map(Parameter::to_sql).collect()
-}
-
-/// Connections of one kind.
-struct Pool {
-    places: Mutex<Places>,
-    returned: Condvar,
-    most: usize,
-}
-
-#[derive(Default)]
-struct Places {
-    idle: Vec<Session>,
-    in_use: usize,
-}
-
-impl Pool {
-    fn of(most: usize) -> Self {
-        Self { places: Mutex::default(), returned: Condvar::new(), most: most.max(1) }
-    }
-
-    /// Waits until fewer connections are in use than there may be.
-    fn permit(&self) -> Permit<'_> {
-        let places = self.returned.wait_while(self.places(), |places| places.in_use >= self.most);
-        places.unwrap_or_else(PoisonError::into_inner).in_use += 1;
-        Permit(self)
-    }
-
-    fn places(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The right to use one connection, given back also when the thread panics.
-struct Permit<'a>(&'a Pool);
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        self.0.places().in_use -= 1;
-        self.0.returned.notify_one();
-    }
 }
