@@ -156,38 +156,6 @@ impl Cells for Rows {
     }
 }
 
-/// The cells of a key as bytes, in the order of the keys: numbers by size, texts and bytes by their bytes.
-#[derive(Debug, Default)]
-pub(super) struct SortKey(pub(super) Vec<u8>);
-
-impl Cells for SortKey {
-    #[inline]
-    fn put(&mut self, _: usize, cell: SqlRef<'_>) -> Result<(), CellError> {
-        match cell {
-            SqlRef::Null => self.0.push(0),
-            SqlRef::Integer(number) => {
-                self.0.extend((number.cast_unsigned() ^ (1 << 63)).to_be_bytes());
-            }
-            // Not their order, but one that is always the same.
-            SqlRef::Real(number) => self.0.extend(number.to_bits().to_be_bytes()),
-            SqlRef::Text(text) => {
-                self.0.extend(text.as_bytes());
-                self.0.push(0);
-            }
-            SqlRef::Blob(bytes) => {
-                self.0.extend(bytes);
-                self.0.push(0);
-            }
-        }
-        Ok(())
-    }
-
-    #[inline]
-    fn large(&mut self, at: usize, number: u64) -> Result<(), CellError> {
-        self.put(at, SqlRef::Integer(number.cast_signed()))
-    }
-}
-
 /// The cells of an answer.
 pub(super) struct Answer<'a> {
     pub(super) row: &'a Row,

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Place,
-    cells::{Answer, Array, Rows, SortKey},
+    cells::{Answer, Array, Rows},
     driver::{Connections, Lease, Parameter, Parameters, Query, Work},
     error::{Trouble, unfit},
     layout::Layout,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::backend::{
     Answers, Backend, BackendError, Batch, CellError, ErrorClass, Op,
-    sql::{RowReader, RowWriter, SqlKey, SqlRef, SqlType, SqlValue},
+    sql::{RowReader, RowWriter, SqlKey, SqlRef, SqlType, SqlValue, sort_by_key},
 };
 
 /// The most bytes in one statement: a message of the protocol has at most a thousand million, and a server has to hold it.
@@ -289,7 +289,8 @@ impl<K: SqlKey, V: SqlValue> PostgresTable<K, V> {
         for stretch in ops.chunk_by(|(_, one), (_, next)| is_upsert(one) == is_upsert(next)) {
             let mut stretch = stretch.to_vec();
             if sorted {
-                sort(&mut stretch);
+                // As every batch of every process does.
+                sort_by_key(&mut stretch, |(_, op)| op.key());
             }
             let upsert = stretch.first().is_some_and(|(_, op)| is_upsert(op));
             let (query, columns) = match upsert {
@@ -465,22 +466,4 @@ fn merge(answers: &mut Answered, more: Answered) {
             *answer = more;
         }
     }
-}
-
-/// By key, as every batch of every process does.
-fn sort<K: SqlKey, V>(ops: &mut Ops<'_, K, V>) {
-    let names: Vec<String> = K::COLUMNS.iter().map(|column| column.name.to_owned()).collect();
-    let mut keys = SortKey::default();
-    let mut places: Vec<(Range<usize>, usize)> = Vec::with_capacity(ops.len());
-    for (at, (_, op)) in ops.iter().enumerate() {
-        let start = keys.0.len();
-        // A key that does not fit is answered later, wherever it is.
-        let _ = op.key().write(&mut RowWriter::new(&mut keys, &names));
-        places.push((start..keys.0.len(), at));
-    }
-    if places.is_sorted_by(|(one, _), (other, _)| keys.0[one.clone()] <= keys.0[other.clone()]) {
-        return;
-    }
-    places.sort_by(|(one, _), (other, _)| keys.0[one.clone()].cmp(&keys.0[other.clone()]));
-    *ops = places.into_iter().map(|(_, at)| ops[at]).collect();
 }

@@ -131,6 +131,22 @@ impl Lease<'_> {
         answer
     }
 
+    /// Sends commands, all at once, and takes as many answers: one that is an error is no error of the connection.
+    pub(super) fn send(&mut self, commands: &[u8], count: usize) -> RedisResult<Vec<RedisResult<Value>>> {
+        self.ask(|connection| {
+            connection.send_packed_command(commands)?;
+            let mut replies = Vec::with_capacity(count);
+            for _ in 0..count {
+                replies.push(match connection.recv_response() {
+                    Ok(Value::ServerError(error)) => Err(error.into()),
+                    Err(error) if error.code().is_none() => return Err(error),
+                    reply => reply,
+                });
+            }
+            Ok(replies)
+        })
+    }
+
     fn end_connections(&mut self, lost: &[Identity]) -> RedisResult<()> {
         let server = self.link.as_ref().map(|link| link.identity.server.clone());
         // Those of a server that was started anew are gone with it.

@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
+    io::Write as _,
     marker::PhantomData,
     sync::{Arc, OnceLock},
 };
 
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value, cmd};
+use redis::{Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value, cmd};
 
 use super::{
     cells::{Found, Layout},
@@ -86,63 +87,62 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
         op: &Op<K, V>,
         run: u64,
         script: &Script,
-        out: &mut Pipeline,
+        out: &mut Commands,
     ) -> Result<usize, CellError> {
         let key = self.layout.key(op.key())?;
         let cells = op.change().value().map(|value| self.layout.value(value)).transpose()?;
-        if let Some(version) = &self.layout.version {
-            let mut guarded = cmd("EVALSHA");
-            guarded.arg(script.get_hash()).arg(1).arg(&key).arg(version);
-            guarded.arg(format!("{run:020}.{:020}", op.version()));
-            match &cells {
-                None => {
-                    guarded.arg(0);
-                }
-                Some(cells) => {
-                    let present = cells.iter().flatten().count() + usize::from(self.layout.marker);
-                    guarded.arg(3 + 2 * present);
-                    self.fields(cells, &mut guarded);
-                    for name in self.nulls(cells) {
-                        guarded.arg(name);
-                    }
-                }
+        let (nulls, fields) = match &cells {
+            Some(cells) => {
+                let nulls = cells.iter().filter(|cell| cell.is_none()).count();
+                (nulls, cells.len() - nulls + usize::from(self.layout.marker))
             }
-            out.add_command(guarded);
+            None => (0, 0),
+        };
+        if let Some(version) = &self.layout.version {
+            let last = if cells.is_some() { 3 + 2 * fields } else { 0 };
+            out.begin(7 + 2 * fields + nulls);
+            let token = format!("{run:020}.{:020}", op.version());
+            let last = last.to_string();
+            let head = ["EVALSHA", script.get_hash(), "1"].map(str::as_bytes);
+            let tail = [&key[..], version.as_bytes(), token.as_bytes(), last.as_bytes()];
+            head.iter().chain(&tail).for_each(|argument| out.argument(argument));
+            if let Some(cells) = &cells {
+                self.fields(cells, out);
+                self.nulls(cells).for_each(|name| out.argument(name.as_bytes()));
+            }
             return Ok(1);
         }
         let Some(cells) = cells else {
-            out.cmd("DEL").arg(&key);
+            out.command(&[b"DEL", &key]);
             return Ok(1);
         };
         if !self.layout.hash {
-            let cell = cells.first().and_then(Option::as_deref).unwrap_or_default();
-            out.cmd("SET").arg(&key).arg(cell);
+            out.command(&[b"SET", &key, cells.first().and_then(Option::as_deref).unwrap_or_default()]);
             return Ok(1);
         }
-        let nulls = self.nulls(&cells).count();
-        let mut set = cmd("HSET");
-        set.arg(&key);
-        self.fields(&cells, &mut set);
-        out.add_command(set);
+        out.begin(2 + 2 * fields);
+        out.argument(b"HSET");
+        out.argument(&key);
+        self.fields(&cells, out);
         if nulls == 0 {
             return Ok(1);
         }
-        let mut unset = cmd("HDEL");
-        unset.arg(&key);
-        for name in self.nulls(&cells) {
-            unset.arg(name);
-        }
-        out.add_command(unset);
+        out.begin(2 + nulls);
+        out.argument(b"HDEL");
+        out.argument(&key);
+        self.nulls(&cells).for_each(|name| out.argument(name.as_bytes()));
         Ok(2)
     }
 
-    fn fields(&self, cells: &[Option<Vec<u8>>], out: &mut Cmd) {
+    fn fields(&self, cells: &[Option<Vec<u8>>], out: &mut Commands) {
         if self.layout.marker {
-            out.arg(MARKER).arg("1");
+            out.argument(MARKER.as_bytes());
+            out.argument(b"1");
         }
         for (name, cell) in self.layout.value.iter().zip(cells) {
             if let Some(cell) = cell {
-                out.arg(name).arg(&cell[..]);
+                out.argument(name.as_bytes());
+                out.argument(cell);
             }
         }
     }
@@ -187,16 +187,14 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
         let mut unknown = false;
         let mut todo = ops.iter().zip(answers).filter(|(_, answer)| answer.is_none()).peekable();
         while todo.peek().is_some() {
-            let mut pipeline = Pipeline::with_capacity(todo.size_hint().1.unwrap_or(0));
-            let mut sent = Vec::new();
-            let mut bytes = 0;
-            while let Some((op, answer)) = todo.next_if(|_| bytes < MOST_BYTES) {
-                let before = pipeline.len();
-                match self.commands(op, run, script, &mut pipeline) {
-                    Ok(commands) => {
-                        let new = pipeline.cmd_iter().skip(before);
-                        bytes += new.flat_map(Cmd::args_iter).map(size).sum::<usize>();
-                        sent.push((answer, commands));
+            let mut commands = Commands::default();
+            let mut sent = Vec::with_capacity(todo.size_hint().1.unwrap_or(0));
+            let mut count = 0;
+            while let Some((op, answer)) = todo.next_if(|_| commands.0.len() < MOST_BYTES) {
+                match self.commands(op, run, script, &mut commands) {
+                    Ok(new) => {
+                        count += new;
+                        sent.push((answer, new));
                     }
                     Err(error) => *answer = Some(Err(unfit(prefix, error))),
                 }
@@ -204,9 +202,7 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
             if sent.is_empty() {
                 continue;
             }
-            pipeline.ignore_errors();
-            let replies: Vec<RedisResult<Value>> = server.ask(|connection| pipeline.query(connection))?;
-            let mut replies = replies.into_iter();
+            let mut replies = server.send(&commands.0, count)?.into_iter();
             for (answer, commands) in sent {
                 let guarded = self.layout.version.is_some();
                 let fine = |reply: &RedisResult<Value>| match reply {
@@ -215,8 +211,12 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
                     Ok(Value::Int(number)) => !guarded || *number < 2,
                     _ => false,
                 };
-                let replies: Vec<_> = replies.by_ref().take(commands).collect();
-                *answer = match replies.into_iter().find(|reply| !fine(reply)) {
+                // All of them are taken, whatever the first one says.
+                let wrong = replies
+                    .by_ref()
+                    .take(commands)
+                    .fold(None, |wrong, reply| wrong.or((!fine(&reply)).then_some(reply)));
+                *answer = match wrong {
                     None => Some(Ok(())),
                     Some(Ok(Value::Int(_))) => Some(Err(overtaken(prefix))),
                     Some(Ok(_)) => Some(Err(senseless(prefix))),
@@ -303,11 +303,31 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
     }
 }
 
-/// About what an argument takes on its way.
-fn size(argument: redis::Arg<&[u8]>) -> usize {
-    match argument {
-        redis::Arg::Simple(bytes) => bytes.len() + 16,
-        _ => 16,
+/// Commands as the protocol has them.
+#[derive(Default)]
+struct Commands(Vec<u8>);
+
+impl Commands {
+    /// A command of so many arguments, its name included.
+    fn begin(&mut self, arguments: usize) {
+        self.head(b'*', arguments);
+    }
+
+    fn argument(&mut self, bytes: &[u8]) {
+        self.head(b'$', bytes.len());
+        self.0.extend_from_slice(bytes);
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    fn command(&mut self, arguments: &[&[u8]]) {
+        self.begin(arguments.len());
+        arguments.iter().for_each(|argument| self.argument(argument));
+    }
+
+    fn head(&mut self, kind: u8, number: usize) {
+        self.0.push(kind);
+        // Writing to a vector cannot fail.
+        let _ = write!(self.0, "{number}\r\n");
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::backend::{
     Answers, Backend, BackendError, Batch, ErrorClass, Op,
-    sql::{RowReader, RowWriter, SqlKey, SqlValue},
+    sql::{RowReader, RowWriter, SqlKey, SqlValue, sort_by_key},
 };
 
 /// A table of a [`Sqlite`](super::Sqlite) database, as the [`Backend`] of a cache from `K` to `V`.
@@ -22,9 +22,10 @@ use crate::backend::{
 ///
 /// # What an answer means
 ///
-/// A batch is one transaction, in the order of its operations. If a row is refused (a constraint, a value that does
+/// A batch is one transaction, in the order of its operations; only upserts that follow each other, and deletes that do, are
+/// carried out in the order of their keys. If a row is refused (a constraint, a value that does
 /// not fit its column), that row alone is answered with a permanent error and the others are stored: the batch is
-/// done again row by row, and if only a commit shows what is wrong, in a transaction for each row. While the database
+/// done again row by row, strictly in the order of its operations, and if only a commit shows what is wrong, in a transaction for each row. While the database
 /// is busy, full, out of reach or damaged, nothing is stored and all is answered with a transient error; so it is
 /// when the table is gone.
 ///
@@ -51,8 +52,12 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
     /// The whole batch, as many rows in a statement as they come: fast, and undone by the first row that is refused.
     fn apply_all(&self, connection: &Connection, ops: &[Op<K, V>]) -> Result<(), BackendError> {
         self.transaction(connection, |connection| {
-            ops.chunk_by(|one, next| is_upsert(one) == is_upsert(next))
-                .try_for_each(|run| self.write(connection, run))
+            ops.chunk_by(|one, next| is_upsert(one) == is_upsert(next)).try_for_each(|run| {
+                let mut run: Vec<_> = run.iter().collect();
+                // Neighbours in the tree one after the other: measured, a third faster.
+                sort_by_key(&mut run, |op| op.key());
+                self.write(connection, &run)
+            })
         })
     }
 
@@ -66,7 +71,7 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
             let mut answers = Vec::with_capacity(ops.len());
             for op in ops {
                 self.execute(connection, "SAVEPOINT one_row")?;
-                let answer = self.write(connection, std::slice::from_ref(op));
+                let answer = self.write(connection, &[op]);
                 match &answer {
                     Ok(()) => {}
                     Err(error) if error.class() == ErrorClass::Permanent && !connection.is_autocommit() => {
@@ -90,8 +95,7 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
             if let Some(error) = &unavailable {
                 return Err(error.clone());
             }
-            let answer =
-                self.transaction(connection, |connection| self.write(connection, std::slice::from_ref(op)));
+            let answer = self.transaction(connection, |connection| self.write(connection, &[op]));
             unavailable =
                 answer.as_ref().err().filter(|error| error.class() != ErrorClass::Permanent).cloned();
             answer
@@ -114,8 +118,8 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
     }
 
     /// Carries out operations of one kind.
-    fn write(&self, connection: &Connection, mut run: &[Op<K, V>]) -> Result<(), BackendError> {
-        let upsert = run.first().is_some_and(is_upsert);
+    fn write(&self, connection: &Connection, mut run: &[&Op<K, V>]) -> Result<(), BackendError> {
+        let upsert = run.first().is_some_and(|op| is_upsert(op));
         while !run.is_empty() {
             let statements = self.statements.up_to(run.len());
             let sql = if upsert { &statements.upsert } else { &statements.delete };
@@ -136,7 +140,7 @@ impl<K: SqlKey, V: SqlValue> SqliteTable<K, V> {
         Ok(())
     }
 
-    fn bind(&self, statement: &mut Statement<'_>, ops: &[Op<K, V>]) -> Result<(), BackendError> {
+    fn bind(&self, statement: &mut Statement<'_>, ops: &[&Op<K, V>]) -> Result<(), BackendError> {
         let mut parameter = 1;
         for op in ops {
             parameter = self.bind_key(statement, op.key(), parameter)?;
