@@ -61,6 +61,22 @@ fn keys() -> impl Iterator<Item = u64> {
     (0..ROWS).map(|at| at.wrapping_mul(7_919) % ROWS)
 }
 
+/// Tells how much of the time is spent in the backend.
+struct Timed<B>(B, Arc<AtomicU64>);
+
+impl<B: Backend<u64, String>> Backend<u64, String> for Timed<B> {
+    fn load(&self, keys: &[u64]) -> Result<Vec<Option<String>>, BackendError> {
+        self.0.load(keys)
+    }
+
+    fn apply(&self, batch: &Batch<u64, String>) -> Answers {
+        let start = Instant::now();
+        let answers = self.0.apply(batch);
+        self.1.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        answers
+    }
+}
+
 fn compare(
     name: &str,
     backend: impl Backend<u64, String> + 'static,
