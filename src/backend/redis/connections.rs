@@ -15,6 +15,9 @@ use redis::{Client, Connection, ConnectionLike, RedisError, RedisResult, Value, 
 
 use crate::backend::pool::{Permit, Pool};
 
+/// How many bytes of commands are sent at a time.
+const AT_ONCE: usize = 16 << 10;
+
 /// How connections are set up.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -84,7 +87,7 @@ impl Connections {
             Some(link) => link,
             None => self.connect()?,
         };
-        Ok(Lease { connections: self, link: Some(link), writes, _permit: permit })
+        Ok(Lease { connections: self, link: Some(link), writes, sound: true, _permit: permit })
     }
 
     fn connect(&self) -> RedisResult<Link> {
@@ -110,31 +113,46 @@ impl Connections {
 /// A connection in use, given back on drop if it is still good for anything.
 pub(super) struct Lease<'a> {
     connections: &'a Connections,
+    /// Taken on drop.
     link: Option<Link>,
     writes: bool,
+    /// Whether all that was asked is answered.
+    sound: bool,
     _permit: Permit<'a, Link>,
 }
 
 impl Lease<'_> {
-    /// Asks the server something. After an error of the connection it is given up, for an answer may yet come.
+    /// Asks the server something. After an error of the connection, or a panic, it is given up, for an answer may yet come.
     pub(super) fn ask<R>(&mut self, ask: impl FnOnce(&mut Connection) -> RedisResult<R>) -> RedisResult<R> {
-        let Some(mut link) = self.link.take() else {
+        let Some(link) = self.link.as_mut().filter(|_| self.sound) else {
             return Err(RedisError::from(std::io::Error::from(std::io::ErrorKind::NotConnected)));
         };
+        self.sound = false;
         let answer = ask(&mut link.connection);
-        let sound = answer.as_ref().err().is_none_or(|error| error.code().is_some());
-        if sound && link.connection.is_open() {
-            self.link = Some(link);
-        } else if self.writes {
-            self.connections.lost().push(link.identity);
-        }
+        self.sound =
+            link.connection.is_open() && answer.as_ref().err().is_none_or(|error| error.code().is_some());
         answer
     }
 
-    /// Sends commands, all at once, and takes as many answers: one that is an error is no error of the connection.
-    pub(super) fn send(&mut self, commands: &[u8], count: usize) -> RedisResult<Vec<RedisResult<Value>>> {
+    /// Sends what `next` adds to a buffer, for as long as it says how many commands that is, and takes as many answers: one that
+    /// is an error is no error of the connection. The server works on the first commands while the last ones are made.
+    pub(super) fn send(
+        &mut self,
+        mut next: impl FnMut(&mut Vec<u8>) -> Option<usize>,
+    ) -> RedisResult<Vec<RedisResult<Value>>> {
         self.ask(|connection| {
-            connection.send_packed_command(commands)?;
+            let (mut buffer, mut count) = (Vec::with_capacity(2 * AT_ONCE), 0);
+            loop {
+                let new = next(&mut buffer);
+                count += new.unwrap_or(0);
+                if buffer.len() >= AT_ONCE || (new.is_none() && !buffer.is_empty()) {
+                    connection.send_packed_command(&buffer)?;
+                    buffer.clear();
+                }
+                if new.is_none() {
+                    break;
+                }
+            }
             let mut replies = Vec::with_capacity(count);
             for _ in 0..count {
                 replies.push(match connection.recv_response() {
@@ -168,9 +186,12 @@ impl Lease<'_> {
 
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take() {
+        let Some(link) = self.link.take() else { return };
+        if self.sound {
             let pool = if self.writes { &self.connections.writers } else { &self.connections.readers };
             pool.put(link);
+        } else if self.writes {
+            self.connections.lost().push(link.identity);
         }
     }
 }

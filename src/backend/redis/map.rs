@@ -87,7 +87,7 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
         op: &Op<K, V>,
         run: u64,
         script: &Script,
-        out: &mut Commands,
+        out: &mut Commands<'_>,
     ) -> Result<usize, CellError> {
         let key = self.layout.key(op.key())?;
         let cells = op.change().value().map(|value| self.layout.value(value)).transpose()?;
@@ -134,7 +134,7 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
         Ok(2)
     }
 
-    fn fields(&self, cells: &[Option<Vec<u8>>], out: &mut Commands) {
+    fn fields(&self, cells: &[Option<Vec<u8>>], out: &mut Commands<'_>) {
         if self.layout.marker {
             out.argument(MARKER.as_bytes());
             out.argument(b"1");
@@ -187,22 +187,24 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
         let mut unknown = false;
         let mut todo = ops.iter().zip(answers).filter(|(_, answer)| answer.is_none()).peekable();
         while todo.peek().is_some() {
-            let mut commands = Commands::default();
             let mut sent = Vec::with_capacity(todo.size_hint().1.unwrap_or(0));
-            let mut count = 0;
-            while let Some((op, answer)) = todo.next_if(|_| commands.0.len() < MOST_BYTES) {
-                match self.commands(op, run, script, &mut commands) {
-                    Ok(new) => {
-                        count += new;
-                        sent.push((answer, new));
+            let mut bytes = 0;
+            let replies = server.send(|buffer| {
+                let (op, answer) = todo.next_if(|_| bytes < MOST_BYTES)?;
+                let before = buffer.len();
+                match self.commands(op, run, script, &mut Commands(buffer)) {
+                    Ok(commands) => {
+                        bytes += buffer.len() - before;
+                        sent.push((answer, commands));
+                        Some(commands)
                     }
-                    Err(error) => *answer = Some(Err(unfit(prefix, error))),
+                    Err(error) => {
+                        *answer = Some(Err(unfit(prefix, error)));
+                        Some(0)
+                    }
                 }
-            }
-            if sent.is_empty() {
-                continue;
-            }
-            let mut replies = server.send(&commands.0, count)?.into_iter();
+            });
+            let mut replies = replies?.into_iter();
             for (answer, commands) in sent {
                 let guarded = self.layout.version.is_some();
                 let fine = |reply: &RedisResult<Value>| match reply {
@@ -304,10 +306,9 @@ impl<K: SqlKey, V: SqlValue> RedisMap<K, V> {
 }
 
 /// Commands as the protocol has them.
-#[derive(Default)]
-struct Commands(Vec<u8>);
+struct Commands<'a>(&'a mut Vec<u8>);
 
-impl Commands {
+impl Commands<'_> {
     /// A command of so many arguments, its name included.
     fn begin(&mut self, arguments: usize) {
         self.head(b'*', arguments);
