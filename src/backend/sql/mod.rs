@@ -1,17 +1,22 @@
 //! How keys and values become rows, whatever the database.
 //!
 //! `row` has the traits, and what writes and reads a row cell by cell; `cells` implements them for the types of the
-//! standard library; `columns` decides what the columns are called, `order` in which order keys are written. A database takes and gives cells through
+//! standard library; `columns` decides what the columns are called, `order` in which order keys are written,
+//! `names` how SQL writes names. A database takes and gives cells through
 //! `row`'s `Cells` and `FoundCells`.
 
 mod cells;
 mod columns;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod names;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod order;
 mod row;
 
 pub use columns::Columns;
-pub(super) use columns::{Names, is_plain, list, quoted};
+pub(super) use columns::Names;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(super) use names::{is_plain, list, quoted};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) use order::sort_by_key;
 pub(super) use row::{Cells, FoundCells};
