@@ -158,7 +158,17 @@ fn operations_are_carried_out_in_their_order() {
     // Only in this order is the text free for its next owner.
     stored(apply(&table, vec![del(1), put(9, text("x")), put(5, text("y")), del(9), put(2, text("x"))]));
     assert_eq!(file.query("SELECT * FROM t"), "2|x 5|y");
-    assert_eq!(file.query("SELECT what FROM log ORDER BY at"), "+1 -1 +9 +5 -9 +2");
+    // Sorted by key are only those between which nothing of another kind is.
+    assert_eq!(file.query("SELECT what FROM log ORDER BY at"), "+1 -1 +5 +9 -9 +2");
+}
+
+#[test]
+fn an_upsert_that_makes_way_for_another_keeps_its_place() {
+    let file = File::with("CREATE TABLE t (key INTEGER PRIMARY KEY, value TEXT NOT NULL UNIQUE)");
+    let table = file.open().table("t").unwrap();
+    stored(apply(&table, vec![put(3, "z".to_owned())]));
+    stored(apply(&table, vec![put(3, "new".to_owned()), put(2, "z".to_owned())]));
+    assert_eq!(file.query("SELECT * FROM t"), "2|z 3|new");
 }
 
 #[test]

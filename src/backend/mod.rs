@@ -4,18 +4,35 @@
 //! map-shaped one could not express order, and the answer is **one per operation**, because an all-or-nothing
 //! answer could not express partial success.
 
+mod closures;
 mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "tokio")]
+mod runtime;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+pub use closures::{Closures, from_fns};
 pub use memory::{Call, Doing, Memory};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresError, PostgresOpenError, PostgresOptions, PostgresTable};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisBackendError, RedisMap, RedisOpenError, RedisOptions};
+#[cfg(feature = "tokio")]
+pub use runtime::{AsyncBackend, OnRuntime, OnRuntimeError};
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+pub use sql::{CellError, Column, Columns, RowReader, RowWriter, SqlCell, SqlKey, SqlRef, SqlType, SqlValue};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{
-    CellError, Column, Columns, RowReader, RowWriter, SqlCell, SqlKey, SqlRef, SqlType, SqlValue, Sqlite,
-    SqliteError, SqliteOpenError, SqliteOptions, SqliteTable,
-};
+pub use sqlite::{Sqlite, SqliteError, SqliteOpenError, SqliteOptions, SqliteTable};
 
 /// A database, seen as a map from `K` to `V`.
 ///

@@ -1,267 +1,70 @@
-//! The types of the standard library as cells, keys and values.
+//! The cells of a row, as SQLite takes and gives them.
 
-use std::sync::Arc;
+use rusqlite::{
+    Row, Statement,
+    types::{ToSqlOutput, ValueRef},
+};
 
-use super::{CellError, Column, RowReader, RowWriter, SqlCell, SqlKey, SqlRef, SqlType, SqlValue};
+use crate::backend::{
+    CellError,
+    sql::{Cells, FoundCells, SqlRef},
+};
 
-/// The cell holds something else than a `T`.
-fn other<T>(cell: SqlRef<'_>) -> CellError {
-    CellError::new(format!("found {cell}, which is no {}", std::any::type_name::<T>()))
+/// The parameters of a statement.
+pub(super) struct Parameters<'a, 'statement> {
+    pub(super) statement: &'a mut Statement<'statement>,
+    /// The number of the first one, counted from 1.
+    pub(super) first: usize,
+    /// The cells are the row id of the table, which holds nothing but an `i64`.
+    pub(super) row_id: bool,
 }
 
-/// A cell is also a value, in a column of its own.
-macro_rules! value {
-    ($($type:ty $(, [$($generics:tt)*])?;)*) => {$(
-        impl $(<$($generics)*>)? SqlValue for $type {
-            const COLUMNS: &'static [Column] = &[Column::of::<Self>("value")];
-
-            #[inline]
-            fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-                row.put(self)
+impl Cells for Parameters<'_, '_> {
+    #[inline]
+    fn put(&mut self, at: usize, cell: SqlRef<'_>) -> Result<(), CellError> {
+        let value = match cell {
+            SqlRef::Null => ValueRef::Null,
+            SqlRef::Integer(number) => ValueRef::Integer(number),
+            SqlRef::Real(number) if number.is_nan() => {
+                return Err(CellError::new("SQLite cannot store NaN; store an Option, or a number"));
             }
-
-            #[inline]
-            fn read(row: &mut RowReader<'_>) -> Result<Self, CellError> {
-                row.take()
-            }
-        }
-    )*};
-}
-
-/// A cell is also a key, in a column of its own.
-macro_rules! key {
-    ($($type:ty $(, [$($generics:tt)*])?;)*) => {$(
-        impl $(<$($generics)*>)? SqlKey for $type {
-            const COLUMNS: &'static [Column] = &[Column::of::<Self>("key")];
-
-            #[inline]
-            fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-                row.put(self)
-            }
-        }
-    )*};
-}
-
-macro_rules! signed {
-    ($($type:ty)*) => {$(
-        impl SqlCell for $type {
-            const TYPE: SqlType = SqlType::Integer;
-
-            #[inline]
-            fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-                // Not lossy: none of these types is wider.
-                row.integer(*self as i64)
-            }
-
-            #[inline]
-            fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-                match cell {
-                    SqlRef::Integer(number) => Self::try_from(number).map_err(|_| other::<Self>(cell)),
-                    _ => Err(other::<Self>(cell)),
-                }
-            }
-        }
-    )*};
-}
-
-macro_rules! unsigned {
-    ($($type:ty)*) => {$(
-        impl SqlCell for $type {
-            const TYPE: SqlType = SqlType::Integer;
-
-            #[inline]
-            fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-                row.unsigned(*self as u64)
-            }
-
-            #[inline]
-            fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-                let number = match cell {
-                    SqlRef::Integer(number) => u64::try_from(number).ok(),
-                    SqlRef::Blob(bytes) => bytes.try_into().ok().map(u64::from_be_bytes),
-                    _ => None,
-                };
-                number.and_then(|number| Self::try_from(number).ok()).ok_or_else(|| other::<Self>(cell))
-            }
-        }
-    )*};
-}
-
-signed!(i8 i16 i32 i64 isize u8 u16 u32);
-unsigned!(u64 usize);
-key! {
-    i8; i16; i32; i64; isize; u8; u16; u32; u64; usize; bool;
-    String; Box<str>; Arc<str>;
-    Vec<u8>; Box<[u8]>; Arc<[u8]>; [u8; N], [const N: usize];
-}
-value! {
-    i8; i16; i32; i64; isize; u8; u16; u32; u64; usize; bool; f32; f64;
-    String; Box<str>; Arc<str>;
-    Vec<u8>; Box<[u8]>; Arc<[u8]>; [u8; N], [const N: usize];
-    Option<T>, [T: SqlCell];
-}
-
-impl SqlCell for bool {
-    const TYPE: SqlType = SqlType::Integer;
-
-    fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-        row.integer(i64::from(*self))
+            SqlRef::Real(number) => ValueRef::Real(number),
+            SqlRef::Text(text) => ValueRef::Text(text.as_bytes()),
+            SqlRef::Blob(bytes) => ValueRef::Blob(bytes),
+        };
+        let bound = self.statement.raw_bind_parameter(self.first + at, ToSqlOutput::Borrowed(value));
+        bound.map_err(|error| CellError::new(error.to_string()))
     }
 
-    fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-        match cell {
-            SqlRef::Integer(0) => Ok(false),
-            SqlRef::Integer(1) => Ok(true),
-            _ => Err(other::<Self>(cell)),
+    #[inline]
+    fn large(&mut self, at: usize, number: u64) -> Result<(), CellError> {
+        match self.row_id {
+            true => self.put(at, SqlRef::Integer(number.cast_signed())),
+            false => self.put(at, SqlRef::Blob(&number.to_be_bytes())),
         }
     }
 }
 
-impl SqlCell for f64 {
-    const TYPE: SqlType = SqlType::Real;
+/// The cells of an answer.
+pub(super) struct Answer<'a> {
+    pub(super) row: &'a Row<'a>,
+    /// The number of the first column, counted from 0.
+    pub(super) first: usize,
+}
 
-    fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-        row.real(*self)
-    }
-
-    fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-        match cell {
-            SqlRef::Real(number) => Ok(number),
-            _ => Err(other::<Self>(cell)),
+impl FoundCells for Answer<'_> {
+    #[inline]
+    fn get(&self, at: usize) -> Result<SqlRef<'_>, CellError> {
+        match self.row.get_ref(self.first + at) {
+            Ok(ValueRef::Null) => Ok(SqlRef::Null),
+            Ok(ValueRef::Integer(number)) => Ok(SqlRef::Integer(number)),
+            Ok(ValueRef::Real(number)) => Ok(SqlRef::Real(number)),
+            Ok(ValueRef::Blob(bytes)) => Ok(SqlRef::Blob(bytes)),
+            Ok(ValueRef::Text(bytes)) => match std::str::from_utf8(bytes) {
+                Ok(text) => Ok(SqlRef::Text(text)),
+                Err(error) => Err(CellError::new(format!("the text is damaged: {error}"))),
+            },
+            Err(error) => Err(CellError::new(error.to_string())),
         }
     }
 }
-
-impl SqlCell for f32 {
-    const TYPE: SqlType = SqlType::Real;
-
-    fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-        row.real(f64::from(*self))
-    }
-
-    /// The nearest `f32`, if another program stored a number that is none.
-    fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-        <f64 as SqlCell>::read(cell).map(|number| number as f32)
-    }
-}
-
-macro_rules! text {
-    ($($type:ty)*) => {$(
-        impl SqlCell for $type {
-            const TYPE: SqlType = SqlType::Text;
-
-            #[inline]
-            fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-                row.text(self)
-            }
-
-            #[inline]
-            fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-                match cell {
-                    SqlRef::Text(text) => Ok(text.into()),
-                    _ => Err(other::<Self>(cell)),
-                }
-            }
-        }
-    )*};
-}
-
-macro_rules! bytes {
-    ($($type:ty $(, [$($generics:tt)*])?;)*) => {$(
-        impl $(<$($generics)*>)? SqlCell for $type {
-            const TYPE: SqlType = SqlType::Blob;
-
-            #[inline]
-            fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-                row.blob(self)
-            }
-
-            #[inline]
-            fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-                match cell {
-                    SqlRef::Blob(bytes) => bytes.try_into().map_err(|_| other::<Self>(cell)),
-                    _ => Err(other::<Self>(cell)),
-                }
-            }
-        }
-    )*};
-}
-
-text!(String Box<str> Arc<str>);
-bytes!(Vec<u8>; Box<[u8]>; Arc<[u8]>; [u8; N], [const N: usize];);
-
-/// `None` is `NULL`.
-impl<T: SqlCell> SqlCell for Option<T> {
-    const TYPE: SqlType = T::TYPE;
-    const NULLABLE: bool = true;
-
-    fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-        match self {
-            Some(cell) => cell.write(row),
-            None => row.null(),
-        }
-    }
-
-    fn read(cell: SqlRef<'_>) -> Result<Self, CellError> {
-        match cell {
-            SqlRef::Null => Ok(None),
-            cell => T::read(cell).map(Some),
-        }
-    }
-}
-
-/// No column: the table is a set of keys.
-impl SqlValue for () {
-    const COLUMNS: &'static [Column] = &[];
-
-    fn write(&self, _: &mut RowWriter<'_>) -> Result<(), CellError> {
-        Ok(())
-    }
-
-    fn read(_: &mut RowReader<'_>) -> Result<Self, CellError> {
-        Ok(())
-    }
-}
-
-/// The columns of `V`.
-impl<V: SqlValue> SqlValue for Arc<V> {
-    const COLUMNS: &'static [Column] = V::COLUMNS;
-
-    fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-        (**self).write(row)
-    }
-
-    fn read(row: &mut RowReader<'_>) -> Result<Self, CellError> {
-        V::read(row).map(Arc::new)
-    }
-}
-
-macro_rules! tuple {
-    ($($cell:ident $index:tt $key:literal $value:literal),*) => {
-        impl<$($cell: SqlCell),*> SqlKey for ($($cell,)*) {
-            const COLUMNS: &'static [Column] = &[$(Column::of::<$cell>($key)),*];
-
-            fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-                $(row.put(&self.$index)?;)*
-                Ok(())
-            }
-        }
-
-        impl<$($cell: SqlCell),*> SqlValue for ($($cell,)*) {
-            const COLUMNS: &'static [Column] = &[$(Column::of::<$cell>($value)),*];
-
-            fn write(&self, row: &mut RowWriter<'_>) -> Result<(), CellError> {
-                $(row.put(&self.$index)?;)*
-                Ok(())
-            }
-
-            fn read(row: &mut RowReader<'_>) -> Result<Self, CellError> {
-                Ok(($(row.take::<$cell>()?,)*))
-            }
-        }
-    };
-}
-
-tuple!(A 0 "key_1" "value_1", B 1 "key_2" "value_2");
-tuple!(A 0 "key_1" "value_1", B 1 "key_2" "value_2", C 2 "key_3" "value_3");
-tuple!(A 0 "key_1" "value_1", B 1 "key_2" "value_2", C 2 "key_3" "value_3", D 3 "key_4" "value_4");

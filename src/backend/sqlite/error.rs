@@ -4,7 +4,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 
 use rusqlite::ErrorCode;
 
-use crate::backend::{BackendError, ErrorClass};
+use crate::backend::{BackendError, CellError, ErrorClass};
 
 type Source = Box<dyn Error + Send + Sync>;
 
@@ -160,29 +160,6 @@ pub enum SqliteError {
         /// The table.
         table: String,
     },
-}
-
-/// A key or a value that does not go with its column.
-///
-/// Answered by the methods of [`SqlCell`](super::SqlCell), [`SqlKey`](super::SqlKey) and
-/// [`SqlValue`](super::SqlValue). On a write it is a permanent error of that one row; on a read the load fails.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}{reason}", match column { Some(name) => format!("column `{name}`: "), None => String::new() })]
-pub struct CellError {
-    column: Option<String>,
-    reason: String,
-}
-
-impl CellError {
-    /// An error for this reason; the name of the column is put before it.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { column: None, reason: reason.into() }
-    }
-
-    pub(super) fn in_column(mut self, name: &str) -> Self {
-        self.column.get_or_insert_with(|| name.to_owned());
-        self
-    }
 }
 
 fn advice(source: &Source) -> &'static str {

@@ -4,44 +4,8 @@ use std::fmt::Write as _;
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{Column, SqlKey, SqlType, SqlValue, SqliteOpenError};
-
-/// Names for the columns of a table, in place of those that the types of key and value bring along.
-///
-/// ```
-/// use writeback::{Backend, Batch, Change, Op, backend::{Columns, Sqlite}};
-///
-/// let columns = Columns::new().key(["word"]).value(["n"]);
-/// let words = Sqlite::in_memory()?.table_with("words", columns)?; // words (word TEXT PRIMARY KEY, n INTEGER)
-/// let answers = words.apply(&Batch::new(vec![Op::new("cache".to_owned(), Change::Upsert(3_u64), 1, 1)]));
-/// assert!(answers.as_slice()[0].is_ok());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Columns {
-    key: Option<Vec<String>>,
-    value: Option<Vec<String>>,
-}
-
-impl Columns {
-    /// The names that the types bring along.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Names the columns of the key: as many names as the key has columns.
-    #[must_use]
-    pub fn key<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
-        Self { key: Some(names.into_iter().map(Into::into).collect()), ..self }
-    }
-
-    /// Names the columns of the value: as many names as the value has columns.
-    #[must_use]
-    pub fn value<N: Into<String>>(self, names: impl IntoIterator<Item = N>) -> Self {
-        Self { value: Some(names.into_iter().map(Into::into).collect()), ..self }
-    }
-}
+use super::SqliteOpenError;
+use crate::backend::sql::{Column, Columns, Names, SqlKey, SqlType, SqlValue, is_plain, list, quoted};
 
 /// A table as the types of key and value need it.
 #[derive(Debug)]
@@ -54,36 +18,11 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn of<K: SqlKey, V: SqlValue>(table: &str, names: Columns) -> Result<Self, SqliteOpenError> {
-        let wrong = |reason: String| SqliteOpenError::Columns { table: table.to_owned(), reason };
         check_name("table", table)?;
-        let named = |columns: &[Column], names: Option<Vec<String>>, what: &str| {
-            let names =
-                names.unwrap_or_else(|| columns.iter().map(|column| column.name.to_owned()).collect());
-            if names.len() == columns.len() {
-                return Ok(names);
-            }
-            let (have, need) = (names.len(), columns.len());
-            Err(wrong(format!(
-                "the {what} has {need} columns, but {have} names are given for it; give one for each"
-            )))
-        };
-        let key = named(K::COLUMNS, names.key, "key")?;
-        let value = named(V::COLUMNS, names.value, "value")?;
-        if key.is_empty() {
-            return Err(wrong("the key has no column; add one to its COLUMNS".to_owned()));
-        }
-        let all = || key.iter().chain(&value);
-        for (at, name) in all().enumerate() {
-            check_name("column", name)?;
-            if all().take(at).any(|earlier| earlier.eq_ignore_ascii_case(name)) {
-                return Err(wrong(format!("two columns are called `{name}`; rename one with `table_with`")));
-            }
-        }
-        if let Some((_, name)) = K::COLUMNS.iter().zip(&key).find(|(column, _)| column.nullable) {
-            return Err(wrong(format!(
-                "`{name}` is a part of the key and may be NULL; use a type that is not"
-            )));
-        }
+        let names = Names::of::<K, V>(names)
+            .map_err(|reason| SqliteOpenError::Columns { table: table.to_owned(), reason })?;
+        names.all().try_for_each(|name| check_name("column", name))?;
+        let Names { key, value } = names;
         let columns = K::COLUMNS.iter().chain(V::COLUMNS).copied().collect();
         Ok(Self { table: table.to_owned(), key, value, columns })
     }
@@ -285,21 +224,9 @@ impl FoundColumn {
 
 /// Only a plain identifier names anything: what a table is called is never a way to say something else in SQL.
 fn check_name(what: &'static str, name: &str) -> Result<(), SqliteOpenError> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let begins = name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
     let reserved = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
-    if plain && begins && !reserved {
+    if is_plain(name) && !reserved {
         return Ok(());
     }
     Err(SqliteOpenError::Name { what, name: name.to_owned() })
-}
-
-/// The name as SQL takes it, keyword or not.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// The names as SQL takes them, with commas between.
-pub(super) fn list(names: &[impl AsRef<str>]) -> String {
-    names.iter().map(|name| quoted(name.as_ref())).collect::<Vec<_>>().join(", ")
 }

@@ -2,13 +2,12 @@
 //!
 //! From the outside in: [`Sqlite`] is a database with its `connections`, [`SqliteTable`] a table of it, which
 //! implements the backend trait with its `statements`; `layout` decides the columns and checks those that are there;
-//! `row` and `cells` say how keys and values become columns; `error` sorts what SQLite says.
+//! `cells` writes and reads them; `error` sorts what SQLite says.
 
 mod cells;
 mod connections;
 mod error;
 mod layout;
-mod row;
 mod statements;
 mod table;
 
@@ -17,9 +16,8 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use connections::{Connections, Settings};
 use layout::Layout;
 
-pub use error::{CellError, SqliteError, SqliteOpenError};
-pub use layout::Columns;
-pub use row::{Column, RowReader, RowWriter, SqlCell, SqlKey, SqlRef, SqlType, SqlValue};
+use crate::backend::sql::{Columns, SqlKey, SqlValue};
+pub use error::{SqliteError, SqliteOpenError};
 pub use table::SqliteTable;
 
 /// An SQLite database, whose tables are backends.
@@ -46,7 +44,7 @@ pub use table::SqliteTable;
 ///
 /// | Rust | SQLite |
 /// |---|---|
-/// | integers, `bool` | `INTEGER`; for numbers above `i64::MAX` see [`RowWriter::unsigned`] |
+/// | integers, `bool` | `INTEGER`; for numbers above `i64::MAX` see [`RowWriter::unsigned`](super::RowWriter::unsigned) |
 /// | `f32`, `f64` | `REAL`; NaN is refused |
 /// | `String`, `Box<str>`, `Arc<str>` | `TEXT` |
 /// | `Vec<u8>`, `Box<[u8]>`, `Arc<[u8]>`, `[u8; N]` | `BLOB` |

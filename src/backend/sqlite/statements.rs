@@ -1,6 +1,7 @@
 //! The SQL of a table, for one row and for many.
 
-use super::layout::{Layout, list, quoted};
+use super::layout::Layout;
+use crate::backend::sql::{list, quoted};
 
 /// The most rows in one statement. Beyond this a longer statement is no faster: measured, 64 small rows
 /// take a fifth to a third less time than single ones.

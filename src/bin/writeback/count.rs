@@ -1,4 +1,4 @@
-//! `writeback count`: real events, counted in a table of SQLite through the cache.
+//! `writeback count`: real events, counted in a table of a database through the cache.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use clap::{ArgGroup, Args, builder::NonEmptyStringValueParser};
 use writeback::{Cache, Error};
 
 use crate::{
-    database::{Shape, Table},
+    database::{Place, Shape, Table},
     drain::drain,
     failure::Failure,
     feed::{Events, Feed},
@@ -40,6 +40,7 @@ const EXAMPLES: &str = "\
 Examples:
   writeback count --input bible.txt.zst --db counts.db --words
   writeback count --input flights.csv --db counts.db --column origin --table airports
+  writeback count --input bible.txt --backend postgres://me@localhost/test --words
   tail -n +1 -f access.log | writeback count --input - --db counts.db --words --add
 
 Then ask the table whatever you like:
@@ -48,7 +49,7 @@ Then ask the table whatever you like:
 Without --add or --replace, a table that already has rows is left alone and the command refuses to run.
 After an interrupt the table holds what was counted until then, and the exit code is 130.";
 
-/// Count the words of a text, or the values of a CSV column, into an SQLite table.
+/// Count the words of a text, or the values of a CSV column, into a table.
 ///
 /// Each event is one `update(key, +1)` on the cache; what reaches the database are the sums, coalesced and in
 /// batches. At the end all rows are read back and compared with an exact tally, kept beside the cache.
@@ -60,8 +61,12 @@ pub(crate) struct Count {
     input: String,
 
     /// SQLite database to count into; made if there is none
-    #[arg(long, value_name = "FILE")]
-    db: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "backend", conflicts_with = "backend")]
+    db: Option<PathBuf>,
+
+    /// Database to count into: postgres://…, redis://… or sqlite:FILE
+    #[arg(long, value_name = "URL")]
+    backend: Option<Place>,
 
     /// Count words: [a-z]+('[a-z]+)? in the lower-cased text (ASCII)
     #[arg(long)]
@@ -71,7 +76,7 @@ pub(crate) struct Count {
     #[arg(long, value_name = "NAME")]
     column: Option<String>,
 
-    /// Table to count into, with the columns `key TEXT PRIMARY KEY` and `n INTEGER`
+    /// Table to count into, with the columns `key TEXT PRIMARY KEY` and `n INTEGER`; in Redis the beginning of the keys
     #[arg(long, value_name = "NAME", default_value = "counts")]
     table: String,
 
@@ -108,7 +113,9 @@ impl Count {
         };
         // The input first: one that cannot be read must not cost anybody the rows that are to be replaced.
         let feed = Feed::start(input, events)?;
-        let table = Table::<String>::open(&self.db, &self.table, SHAPE)?;
+        let place =
+            self.backend.or(self.db.map(Place::Sqlite)).unwrap_or_else(|| Place::Sqlite(PathBuf::new()));
+        let table = Table::<String>::open(&place, &self.table, SHAPE)?;
         let mut view = View::new(self.common.quiet);
         // Before anyone looks at the rows: an earlier run may have left some of them in the journal.
         let make = || Cache::builder().capacity(self.capacity).lanes(threads.max(16));

@@ -20,7 +20,7 @@ use writeback::{Builder, Cache};
 
 use crate::{
     crash::{self, Crash, Left},
-    database::{Shape, Table},
+    database::{self, Shape, Table},
     drain::drain,
     failure::Failure,
     format, interrupt,
@@ -48,6 +48,7 @@ Examples:
   writeback demo
   writeback demo --crash
   writeback demo --threads 4 --seconds 20 --players 1000000 --db board.db
+  writeback demo --backend postgres://me@localhost/test
   writeback demo --json --quiet | jq .latency_ns.p99
 
 Then look at the board:
@@ -56,7 +57,7 @@ Then look at the board:
 /// Update a leaderboard as fast as it goes, then check every row of the database.
 ///
 /// Writer threads add points to the scores of players, a few of whom play most of the time (a Zipf
-/// distribution), in a cache in front of SQLite. Each writer keeps a ledger of the points that were acknowledged.
+/// distribution), in a cache in front of SQLite, Postgres or Redis. Each writer keeps a ledger of the points that were acknowledged.
 /// At the end the cache is drained, the database is read back without it, and each row must be the sum of the
 /// ledgers.
 #[derive(Debug, Args)]
@@ -79,6 +80,10 @@ pub(crate) struct Demo {
     #[arg(long, value_name = "FILE")]
     db: Option<PathBuf>,
 
+    /// Database to keep the board in: postgres://…, redis://… or sqlite:FILE; an existing board is played on
+    #[arg(long, value_name = "URL", conflicts_with = "db")]
+    backend: Option<database::Place>,
+
     /// Entries that the cache may hold [default: as many as there are players]
     #[arg(long, value_name = "N")]
     capacity: Option<usize>,
@@ -95,7 +100,7 @@ pub(crate) struct Demo {
     crash: bool,
 
     /// Play until killed, and keep this record (what `--crash` starts)
-    #[arg(long, value_name = "RECORD", hide = true, requires_all = ["db", "journal"], conflicts_with = "crash")]
+    #[arg(long, value_name = "RECORD", hide = true, requires_all = ["backend", "journal"], conflicts_with = "crash")]
     victim: Option<PathBuf>,
 
     #[command(flatten)]
@@ -115,6 +120,11 @@ impl Demo {
         let report = self.run()?;
         report.print(json)?;
         Ok(report.exit_code())
+    }
+
+    /// The database that was asked for.
+    fn place(&self) -> Option<database::Place> {
+        self.backend.clone().or_else(|| self.db.clone().map(database::Place::Sqlite))
     }
 
     fn builder(&self, threads: usize) -> Builder {
@@ -144,7 +154,7 @@ impl Demo {
     fn survive(self) -> Result<Crash, Failure> {
         let (threads, players) = (threads(self.common.threads), self.players as usize);
         self.rank()?;
-        let place = Place::new(self.db.clone())?;
+        let place = Place::new(self.place())?;
         // For the record, which nobody needs afterwards.
         let (own, folder);
         match &place {
@@ -154,8 +164,11 @@ impl Demo {
                 folder = &own.0;
             }
         }
-        let table = Table::<i64>::open(place.path(), TABLE, SHAPE)?;
-        let journal = self.common.journal.clone().unwrap_or_else(|| beside(table.path()));
+        let table = Table::<i64>::open(place.database(), TABLE, SHAPE)?;
+        let journal = self.common.journal.clone().unwrap_or_else(|| match place.database() {
+            database::Place::Sqlite(_) => beside(table.path()),
+            _ => folder.join("journal"),
+        });
         let mut common = self.common.clone();
         common.journal = Some(journal.clone());
         let mut view = View::new(common.quiet);
@@ -167,7 +180,11 @@ impl Demo {
         Record::create(&record, threads, players).map_err(unusable)?;
 
         let mut arguments: Vec<OsString> = vec!["demo".into(), "--victim".into(), (&record).into()];
-        arguments.extend(["--db".into(), table.path().into(), "--journal".into(), (&journal).into()]);
+        let database = match place.database() {
+            database::Place::Sqlite(_) => database::Place::Sqlite(table.path().to_owned()),
+            server => server.clone(),
+        };
+        arguments.extend(["--backend".into(), database.argument(), "--journal".into(), (&journal).into()]);
         arguments.extend(["--players".into(), self.players.to_string().into()]);
         arguments.extend(["--skew".into(), self.skew.to_string().into()]);
         arguments.extend(["--seconds".into(), self.seconds.as_secs_f64().to_string().into()]);
@@ -180,7 +197,7 @@ impl Demo {
 
         let told = Told::read(&record, players).map_err(unusable)?;
         let title = self.title(threads, base.len());
-        let kept = self.db.is_some();
+        let kept = self.place().is_some();
         let left = Left { title, told, played, base, table: &table, journal: &journal, kept };
         let builder = || common.tune(self.builder(threads)).backend(table.backend()).journal(&journal);
         let open = || Ok(builder().open::<i64, i64>()?);
@@ -196,8 +213,8 @@ impl Demo {
     /// The second process: plays until it is killed.
     fn suffer(&self, record: &Path) -> Result<u8, Failure> {
         let (threads, players) = (threads(self.common.threads), self.players as usize);
-        let place = self.db.as_deref().unwrap_or(Path::new(""));
-        let table = Table::<i64>::open(place, TABLE, SHAPE)?;
+        let place = self.place().unwrap_or_else(|| database::Place::Sqlite(PathBuf::new()));
+        let table = Table::<i64>::open(&place, TABLE, SHAPE)?;
         let mut view = View::new(true);
         let cache = self.common.open(|| self.builder(threads), &table.backend(), &mut view)?;
         let unusable = |source| Failure::Temporary { path: record.to_owned(), source };
@@ -221,8 +238,8 @@ impl Demo {
 
     fn run(self) -> Result<Report, Failure> {
         let threads = threads(self.common.threads);
-        let place = Place::new(self.db.clone())?;
-        let table = Table::<i64>::open(place.path(), TABLE, SHAPE)?;
+        let place = Place::new(self.place())?;
+        let table = Table::<i64>::open(place.database(), TABLE, SHAPE)?;
         let mut view = View::new(self.common.quiet);
         let cache = self.common.open(|| self.builder(threads), &table.backend(), &mut view)?;
         // After the cache was opened: a journal may have had some of them.
@@ -272,7 +289,7 @@ impl Demo {
             top: top(rows).into_iter().map(|(player, points)| (format!("player {player}"), points)).collect(),
             database: table.path().to_owned(),
             table: table.name().to_owned(),
-            kept: self.db.is_some(),
+            kept: self.place().is_some(),
             interrupted,
             trouble: trouble.map(Trouble::Refused),
         })
@@ -438,25 +455,25 @@ impl Drop for Scratch {
 
 /// Where the board is kept.
 enum Place {
-    Given(PathBuf),
+    Given(database::Place),
     /// In a folder of our own.
-    Temporary(Scratch, PathBuf),
+    Temporary(Scratch, database::Place),
 }
 
 impl Place {
-    fn new(given: Option<PathBuf>) -> Result<Self, Failure> {
+    fn new(given: Option<database::Place>) -> Result<Self, Failure> {
         match given {
-            Some(path) => Ok(Place::Given(path)),
+            Some(place) => Ok(Place::Given(place)),
             None => Scratch::new().map(|folder| {
                 let path = folder.0.join("leaderboard.db");
-                Place::Temporary(folder, path)
+                Place::Temporary(folder, database::Place::Sqlite(path))
             }),
         }
     }
 
-    fn path(&self) -> &Path {
+    fn database(&self) -> &database::Place {
         match self {
-            Place::Given(path) | Place::Temporary(_, path) => path,
+            Place::Given(place) | Place::Temporary(_, place) => place,
         }
     }
 }

@@ -46,7 +46,7 @@ A second one quits at once.";
 
 /// A write-back cache at work.
 ///
-/// Writes are acknowledged from memory and reach SQLite later, coalesced and in batches. Each command ends with a
+/// Writes are acknowledged from memory and reach the database later, coalesced and in batches. Each command ends with a
 /// verdict: the database is read back without the cache and compared with what was acknowledged.
 #[derive(Debug, Parser)]
 #[command(name = "writeback", version, after_help = EXIT_CODES, arg_required_else_help = true)]

@@ -1,14 +1,17 @@
 //! The options that both commands have.
 
-use std::{ffi::OsString, hash::Hash, num::NonZero, path::PathBuf, thread, time::Duration};
+use std::{ffi::OsString, num::NonZero, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, value_parser};
-use writeback::{
-    Builder, Cache, PlainBytes,
-    backend::{SqlKey, SqliteTable},
-};
+use writeback::{Builder, Cache};
 
-use crate::{drain::drain, failure::Failure, format, view::View};
+use crate::{
+    database::{Key, Store},
+    drain::drain,
+    failure::Failure,
+    format,
+    view::View,
+};
 
 /// More threads than this are a slip of the finger.
 const MOST_THREADS: u64 = 1_024;
@@ -62,11 +65,11 @@ impl Common {
     pub(crate) fn open<K>(
         &self,
         make: impl Fn() -> Builder,
-        backend: &SqliteTable<K, i64>,
+        backend: &Store<K>,
         view: &mut View,
     ) -> Result<Cache<K, i64>, Failure>
     where
-        K: SqlKey + PlainBytes + Hash + Eq + Clone + Send + Sync + 'static,
+        K: Key,
     {
         let builder = || self.tune(make()).backend(backend.clone());
         let Some(path) = &self.journal else { return Ok(builder().open()?) };

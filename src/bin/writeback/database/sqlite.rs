@@ -1,50 +1,33 @@
-//! The SQLite table that a command writes through the cache and reads back without it.
-//!
-//! Whatever reads here uses the database directly, so that the verdict of a command does not rest on the code
-//! that it judges; only [`Table::open`] uses that code, to make the table and the backend.
+//! A table of SQLite.
 
 use std::{
     collections::HashMap,
-    fmt,
-    hash::Hash,
+    marker::PhantomData,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, types::FromSql};
-use writeback::backend::{Columns, SqlKey, Sqlite, SqliteOpenError, SqliteTable};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use writeback::backend::{Columns, Sqlite, SqliteOpenError, SqliteTable};
 
+use super::{Key, Rows, Shape, Store, is_plain};
 use crate::failure::Failure;
 
 /// How long another program may hold the database's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The columns of a table of two: a primary key, and a number.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) key: &'static str,
-    pub(crate) key_type: &'static str,
-    pub(crate) value: &'static str,
-}
-
-/// `(key TEXT PRIMARY KEY, n INTEGER)`, as messages write it.
-impl fmt::Display for Shape {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "({} {} PRIMARY KEY, {} INTEGER)", self.key, self.key_type, self.value)
-    }
-}
-
 /// A table of a known [`Shape`] in a database file.
-pub(crate) struct Table<K> {
+pub(super) struct File<K> {
     path: PathBuf,
     name: String,
     shape: Shape,
-    backend: SqliteTable<K, i64>,
+    key: PhantomData<fn() -> K>,
 }
 
-impl<K: SqlKey + FromSql + Eq + Hash> Table<K> {
-    /// The table `name` of the database at `path`; either is made if there is none.
-    pub(crate) fn open(path: &Path, name: &str, shape: Shape) -> Result<Self, Failure> {
+impl<K: Key> File<K> {
+    /// The table `name` of the database at `path`, and what the cache writes it with; either is made if there is none.
+    pub(super) fn open(path: &Path, name: &str, shape: Shape) -> Result<(Self, Store<K>), Failure> {
         let path = whole_path(path)?;
         let at = Place { path: &path, table: name };
         // Touched directly first: what is wrong with a file is best said in the words of its user.
@@ -57,7 +40,8 @@ impl<K: SqlKey + FromSql + Eq + Hash> Table<K> {
         }
         connect(&path, create).and_then(touch).map_err(|error| at.failure(&error))?;
         let columns = Columns::new().key([shape.key]).value([shape.value]);
-        let backend = Sqlite::open(&path).and_then(|db| db.table_with(name, columns));
+        let backend: Result<SqliteTable<K, i64>, _> =
+            Sqlite::open(&path).and_then(|db| db.table_with(name, columns));
         let backend = backend.map_err(|error| match error {
             SqliteOpenError::Shape { difference, found, .. } => Failure::TableShape {
                 path: path.clone(),
@@ -68,36 +52,37 @@ impl<K: SqlKey + FromSql + Eq + Hash> Table<K> {
             },
             other => at.problem(other.to_string()),
         })?;
-        Ok(Self { path, name: name.to_owned(), shape, backend })
+        Ok((Self { path, name: name.to_owned(), shape, key: PhantomData }, Arc::new(backend)))
     }
 
-    /// What messages call the database.
-    pub(crate) fn path(&self) -> &Path {
+    fn connect(&self, mode: OpenFlags) -> Result<Connection, Failure> {
+        connect(&self.path, mode).map_err(|error| self.failure(&error))
+    }
+
+    fn failure(&self, error: &rusqlite::Error) -> Failure {
+        Place { path: &self.path, table: &self.name }.failure(error)
+    }
+}
+
+impl<K: Key> Rows<K> for File<K> {
+    fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What messages call the table.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// How many rows there are.
-    pub(crate) fn row_count(&self) -> Result<u64, Failure> {
+    fn row_count(&self) -> Result<u64, Failure> {
         let count = format!("SELECT count(*) FROM \"{}\"", self.name);
         let db = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let rows: i64 = db.query_row(&count, [], |row| row.get(0)).map_err(|error| self.failure(&error))?;
         Ok(rows.unsigned_abs())
     }
 
-    /// Deletes all rows.
-    pub(crate) fn clear(&self) -> Result<(), Failure> {
+    fn clear(&self) -> Result<(), Failure> {
         let delete = format!("DELETE FROM \"{}\"", self.name);
         let db = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         db.execute(&delete, []).map(drop).map_err(|error| self.failure(&error))
     }
 
-    /// All rows.
-    pub(crate) fn rows(&self) -> Result<HashMap<K, i64>, Failure> {
+    fn rows(&self) -> Result<HashMap<K, i64>, Failure> {
         let Shape { key, value, .. } = self.shape;
         let select = format!("SELECT {key}, {value} FROM \"{}\"", self.name);
         let db = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -107,19 +92,6 @@ impl<K: SqlKey + FromSql + Eq + Hash> Table<K> {
             rows.collect::<rusqlite::Result<_>>()
         };
         read().map_err(|error| self.failure(&error))
-    }
-
-    /// What the cache writes to the table with.
-    pub(crate) fn backend(&self) -> SqliteTable<K, i64> {
-        self.backend.clone()
-    }
-
-    fn connect(&self, mode: OpenFlags) -> Result<Connection, Failure> {
-        connect(&self.path, mode).map_err(|error| self.failure(&error))
-    }
-
-    fn failure(&self, error: &rusqlite::Error) -> Failure {
-        Place { path: &self.path, table: &self.name }.failure(error)
     }
 }
 
@@ -171,13 +143,6 @@ impl Place<'_> {
         };
         self.problem(advice)
     }
-}
-
-/// Whether the backend takes `name` for a table.
-fn is_plain(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let reserved = name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sqlite_"));
-    name.bytes().all(plain) && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit()) && !reserved
 }
 
 /// An absolute path, which SQLite cannot take for one of its special names.

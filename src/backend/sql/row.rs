@@ -2,11 +2,6 @@
 
 use std::fmt;
 
-use rusqlite::{
-    Statement,
-    types::{ToSql, ToSqlOutput, ValueRef},
-};
-
 use super::CellError;
 
 /// The type of a column.
@@ -36,9 +31,9 @@ impl fmt::Display for SqlType {
 /// One column of a key or of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
-    pub(super) name: &'static str,
-    pub(super) sql_type: SqlType,
-    pub(super) nullable: bool,
+    pub(in crate::backend) name: &'static str,
+    pub(in crate::backend) sql_type: SqlType,
+    pub(in crate::backend) nullable: bool,
 }
 
 impl Column {
@@ -81,6 +76,9 @@ pub trait SqlCell: Sized {
 
     /// Whether the column may hold `NULL`.
     const NULLABLE: bool = false;
+
+    /// Whether its whole numbers are written with [`RowWriter::unsigned`], and so may be above `i64::MAX`.
+    const UNSIGNED: bool = false;
 
     /// Writes the cell: exactly one call to a method of `row`.
     ///
@@ -137,8 +135,7 @@ pub trait SqlKey {
 /// is a set of keys). For a type of your own, name the columns, write the cells, and read them back:
 ///
 /// ```
-/// use writeback::{Batch, Backend, Change, Op};
-/// use writeback::backend::{CellError, Column, RowReader, RowWriter, Sqlite, SqliteTable, SqlValue};
+/// use writeback::backend::{CellError, Column, RowReader, RowWriter, SqlValue};
 ///
 /// #[derive(Debug, Clone, PartialEq)]
 /// struct Player { name: String, points: u64, team: Option<String> }
@@ -160,12 +157,15 @@ pub trait SqlKey {
 ///         Ok(Self { name: row.take()?, points: row.take()?, team: row.take()? })
 ///     }
 /// }
+/// # #[cfg(feature = "sqlite")] {
+/// use writeback::{Batch, Backend, Change, Op, backend::{Sqlite, SqliteTable}};
 ///
 /// let players: SqliteTable<u64, Player> = Sqlite::in_memory()?.table("players")?;
 /// let ada = Player { name: "Ada".into(), points: 12, team: None };
 /// let answers = players.apply(&Batch::new(vec![Op::new(7, Change::Upsert(ada.clone()), 1, 1)]));
 /// assert!(answers.as_slice()[0].is_ok());
 /// assert_eq!(players.load(&[7, 8])?, [Some(ada), None]);
+/// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait SqlValue: Sized {
@@ -215,40 +215,18 @@ impl fmt::Display for SqlRef<'_> {
     }
 }
 
-impl ToSql for SqlRef<'_> {
-    #[inline]
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match *self {
-            SqlRef::Null => ValueRef::Null,
-            SqlRef::Integer(number) => ValueRef::Integer(number),
-            SqlRef::Real(number) => ValueRef::Real(number),
-            SqlRef::Text(text) => ValueRef::Text(text.as_bytes()),
-            SqlRef::Blob(bytes) => ValueRef::Blob(bytes),
-        }))
-    }
-}
-
 /// Takes the cells of a key or of a value, one after the other.
 pub struct RowWriter<'a> {
-    parameters: &'a mut dyn Parameters,
+    row: &'a mut dyn Cells,
     names: &'a [String],
     written: usize,
-    /// The number of the first parameter, counted from 1.
-    first: usize,
-    /// The cells are the row id of the table, which holds nothing but an `i64`.
-    row_id: bool,
 }
 
 impl<'a> RowWriter<'a> {
-    /// A writer of as many cells as there are `names`, from the parameter `first` on.
+    /// A writer of as many cells as there are `names`.
     #[inline]
-    pub(super) fn new(
-        parameters: &'a mut dyn Parameters,
-        names: &'a [String],
-        first: usize,
-        row_id: bool,
-    ) -> Self {
-        Self { parameters, names, written: 0, first, row_id }
+    pub(in crate::backend) fn new(row: &'a mut dyn Cells, names: &'a [String]) -> Self {
+        Self { row, names, written: 0 }
     }
 
     /// Writes the next cell.
@@ -286,15 +264,21 @@ impl<'a> RowWriter<'a> {
         self.cell(SqlRef::Integer(number))
     }
 
-    /// Writes a whole number that may be above `i64::MAX`, the largest that SQLite has.
+    /// Writes a whole number that may be above `i64::MAX`, the largest that SQLite and Postgres have.
     ///
-    /// Up to `i64::MAX` it is an ordinary `INTEGER`. Above, it is a blob of its eight bytes, the highest first:
-    /// SQLite puts every blob after every number, so the numeric order holds over the whole range, in
-    /// `ORDER BY`, in comparisons and in `max`. Arithmetic in SQL on such a cell does not.
+    /// Up to `i64::MAX` it is an ordinary integer. Above, each database has a way of its own to keep it apart from
+    /// all others:
     ///
-    /// A primary key of *one* integer column is SQLite's row id, which can be no blob. There a number above
-    /// `i64::MAX` is stored as the negative `i64` of the same bits (`number as i64`): no two keys meet, and all
-    /// come back, but in SQL they sort before 0.
+    /// - SQLite: a blob of its eight bytes, the highest first. Every blob sorts after every number there, so the
+    ///   numeric order holds over the whole range, in `ORDER BY`, in comparisons and in `max`. Arithmetic in SQL on
+    ///   such a cell does not.
+    /// - Postgres, and a primary key of *one* integer column in SQLite (its row id, which can be no blob): the
+    ///   negative `i64` of the same bits (`number as i64`). No two numbers meet, and all come back, but in SQL they
+    ///   sort before 0.
+    /// - Redis: the number.
+    ///
+    /// A cell type that uses this has [`SqlCell::UNSIGNED`] set, and reads such a number as [`SqlRef::Blob`] of the
+    /// eight bytes, whatever the database.
     ///
     /// # Errors
     ///
@@ -303,8 +287,7 @@ impl<'a> RowWriter<'a> {
     pub fn unsigned(&mut self, number: u64) -> Result<(), CellError> {
         match i64::try_from(number) {
             Ok(number) => self.integer(number),
-            Err(_) if self.row_id => self.integer(number.cast_signed()),
-            Err(_) => self.blob(&number.to_be_bytes()),
+            Err(_) => self.write(|row, at| row.large(at, number)),
         }
     }
 
@@ -312,12 +295,9 @@ impl<'a> RowWriter<'a> {
     ///
     /// # Errors
     ///
-    /// It is not a number, which SQLite would turn into `NULL`; or there are more cells than columns.
+    /// The database cannot store it (SQLite: NaN), or there are more cells than columns.
     #[inline]
     pub fn real(&mut self, number: f64) -> Result<(), CellError> {
-        if number.is_nan() {
-            return Err(CellError::new("SQLite cannot store NaN; store an Option, or a number"));
-        }
         self.cell(SqlRef::Real(number))
     }
 
@@ -325,7 +305,7 @@ impl<'a> RowWriter<'a> {
     ///
     /// # Errors
     ///
-    /// It is larger than SQLite takes, or there are more cells than columns.
+    /// It is larger than the database takes, or has a character that it cannot store (Postgres: NUL); or there are more cells than columns.
     #[inline]
     pub fn text(&mut self, text: &str) -> Result<(), CellError> {
         self.cell(SqlRef::Text(text))
@@ -335,7 +315,7 @@ impl<'a> RowWriter<'a> {
     ///
     /// # Errors
     ///
-    /// They are more than SQLite takes, or there are more cells than columns.
+    /// They are more than the database takes, or there are more cells than columns.
     #[inline]
     pub fn blob(&mut self, bytes: &[u8]) -> Result<(), CellError> {
         self.cell(SqlRef::Blob(bytes))
@@ -343,20 +323,28 @@ impl<'a> RowWriter<'a> {
 
     #[inline]
     fn cell(&mut self, cell: SqlRef<'_>) -> Result<(), CellError> {
+        self.write(|row, at| row.put(at, cell))
+    }
+
+    #[inline]
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut dyn Cells, usize) -> Result<(), CellError>,
+    ) -> Result<(), CellError> {
         let Some(name) = self.names.get(self.written) else {
             let columns = self.names.len();
             return Err(CellError::new(format!(
                 "more cells are written than the {columns} columns in COLUMNS"
             )));
         };
-        let bound = self.parameters.bind(self.first + self.written, cell);
+        let written = write(self.row, self.written);
         self.written += 1;
-        bound.map_err(|error| CellError::new(error.to_string()).in_column(name))
+        written.map_err(|error| error.in_column(name))
     }
 
     /// Checks that no column was left out: it would keep the cell of another row.
     #[inline]
-    pub(super) fn finish(self) -> Result<(), CellError> {
+    pub(in crate::backend) fn finish(self) -> Result<(), CellError> {
         match self.names.get(self.written) {
             Some(name) => {
                 Err(CellError::new("no cell is written for this column of COLUMNS").in_column(name))
@@ -372,32 +360,36 @@ impl fmt::Debug for RowWriter<'_> {
     }
 }
 
-/// A statement, as a [`RowWriter`] sees it.
-pub(super) trait Parameters {
-    fn bind(&mut self, number: usize, cell: SqlRef<'_>) -> rusqlite::Result<()>;
+/// Where a database takes the cells of a row, as a [`RowWriter`] sees it. Cells are counted from 0.
+pub(in crate::backend) trait Cells {
+    fn put(&mut self, at: usize, cell: SqlRef<'_>) -> Result<(), CellError>;
+
+    /// A number above `i64::MAX`.
+    fn large(&mut self, at: usize, number: u64) -> Result<(), CellError>;
 }
 
-impl Parameters for Statement<'_> {
-    #[inline]
-    fn bind(&mut self, number: usize, cell: SqlRef<'_>) -> rusqlite::Result<()> {
-        self.raw_bind_parameter(number, cell)
+/// A row that a database has answered, as a [`RowReader`] sees it. Cells are counted from 0.
+pub(in crate::backend) trait FoundCells {
+    fn get(&self, at: usize) -> Result<SqlRef<'_>, CellError>;
+
+    /// Whether numbers above `i64::MAX` come as the negative ones of the same bits.
+    fn wraps(&self) -> bool {
+        false
     }
 }
 
 /// Gives the cells of a value, one after the other.
 pub struct RowReader<'a> {
-    row: &'a rusqlite::Row<'a>,
+    row: &'a dyn FoundCells,
     names: &'a [String],
     taken: usize,
-    /// The number of the first column of the answer, counted from 0.
-    first: usize,
 }
 
 impl<'a> RowReader<'a> {
-    /// A reader of as many cells as there are `names`, from the column `first` of the answer on.
+    /// A reader of as many cells as there are `names`.
     #[inline]
-    pub(super) fn new(row: &'a rusqlite::Row<'a>, names: &'a [String], first: usize) -> Self {
-        Self { row, names, taken: 0, first }
+    pub(in crate::backend) fn new(row: &'a dyn FoundCells, names: &'a [String]) -> Self {
+        Self { row, names, taken: 0 }
     }
 
     /// Reads the next cell.
@@ -411,22 +403,15 @@ impl<'a> RowReader<'a> {
             let columns = self.names.len();
             return Err(CellError::new(format!("more cells are read than the {columns} columns in COLUMNS")));
         };
-        let cell = self.row.get_ref(self.first + self.taken);
+        let cell = self.row.get(self.taken);
         self.taken += 1;
-        let cell = match cell {
-            Ok(ValueRef::Null) => SqlRef::Null,
-            Ok(ValueRef::Integer(number)) => SqlRef::Integer(number),
-            Ok(ValueRef::Real(number)) => SqlRef::Real(number),
-            Ok(ValueRef::Blob(bytes)) => SqlRef::Blob(bytes),
-            Ok(ValueRef::Text(bytes)) => match std::str::from_utf8(bytes) {
-                Ok(text) => SqlRef::Text(text),
-                Err(error) => {
-                    return Err(CellError::new(format!("the text is damaged: {error}")).in_column(name));
-                }
-            },
-            Err(error) => return Err(CellError::new(error.to_string()).in_column(name)),
-        };
-        T::read(cell).map_err(|error| error.in_column(name))
+        let read = cell.and_then(|cell| match cell {
+            SqlRef::Integer(number) if number < 0 && T::UNSIGNED && self.row.wraps() => {
+                T::read(SqlRef::Blob(&number.to_be_bytes()))
+            }
+            cell => T::read(cell),
+        });
+        read.map_err(|error| error.in_column(name))
     }
 }
 
