@@ -390,6 +390,10 @@ where
         while cargo.len() < most {
             let (mut taken, batch) = match self.bisection.next() {
                 Some(part) => self.copy(part.into_iter(), now),
+                None if self.breaker.is_open() => {
+                    let probe = self.pending.take_probe();
+                    self.copy(probe.into_iter(), now)
+                }
                 None => self.fill(trigger, now),
             };
             if batch.is_empty() {
@@ -445,7 +449,7 @@ where
             self.store.room.notify();
         }
         // The last first, so that they stand in the order of their age again.
-        returned.iter().rev().for_each(|taken| self.pending.returned(taken));
+        returned.iter().rev().for_each(|taken| self.pending.untried(taken));
     }
 
     /// Copies what is to be written now, at most a batch of it.
@@ -463,12 +467,19 @@ where
                 drain || barrier.is_some_and(|barrier| moment <= barrier) || (can_be_due && since <= due)
             }
         };
-        let limit = self.batch_limit;
         let mut batch = (Vec::new(), Vec::new());
-        while batch.1.len() < limit
+        while batch.1.len() < self.batch_limit
             && let Some(next) = self.pending.take(wanted)
         {
+            let is_suspect = self.pending.is_suspect(next.at);
+            if is_suspect && !batch.1.is_empty() {
+                self.pending.returned(&[next]);
+                break;
+            }
             self.copy_one(next, now, &mut batch);
+            if is_suspect {
+                break;
+            }
         }
         (batch.0, Batch::new(batch.1))
     }
@@ -498,7 +509,7 @@ where
             Err(_) => {
                 let error = BackendError::transient("cloning the entry for the backend panicked");
                 let until = now + self.backoff.delay(self.pending.failures(next.at) + 1);
-                self.pending.failed(next.at, Some(until), &error);
+                self.pending.failed(next.at, Some(until), &error, false);
             }
         }
     }
@@ -527,6 +538,10 @@ where
             return self.bisection.split(away.taken);
         }
         let stores = answers.iter().any(Result::is_ok);
+        // One that was refused often says nothing of the backend.
+        let is_suspect = batch.len() == 1
+            && !self.breaker.is_open()
+            && away.taken.first().is_some_and(|taken| self.pending.is_suspect(taken.at));
         self.settle(&away.taken, batch, answers, away.copied_at);
         let now = self.settings.clock.now();
         if stores {
@@ -536,7 +551,7 @@ where
                     self.store.pressure.store(true, Ordering::Relaxed);
                 }
             }
-        } else if nothing_for_now && (is_whole || batch.len() > 1 || self.breaker.is_open()) {
+        } else if nothing_for_now && !is_suspect && (is_whole || batch.len() > 1 || self.breaker.is_open()) {
             self.breaker.open(now);
             let held = self.bisection.abandon();
             self.pending.returned(&held);
@@ -555,6 +570,7 @@ where
         answers: Vec<Result<(), BackendError>>,
         copied_at: Duration,
     ) {
+        let in_outage = self.breaker.is_open();
         let now = self.settings.clock.now();
         let mut delay = None;
         let (mut stored, mut last_error) = (0, None);
@@ -587,7 +603,7 @@ where
                 }
                 ErrorClass::Permanent | ErrorClass::Conflict => None,
             };
-            self.pending.failed(taken.at, until, &error);
+            self.pending.failed(taken.at, until, &error, in_outage);
             last_error = Some(error);
         }
         self.batch_limit = if stored == 0 {

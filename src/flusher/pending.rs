@@ -43,8 +43,8 @@ struct Key {
     waiters: Vec<(u64, Arc<Reply>)>,
 }
 
-/// A place that was refused more often than this in a row may be refused for its own sake, and waits for its own time, also
-/// when the backend takes others again.
+/// A place that was refused more often than this in a row may be refused for its own sake: it waits for its own time, also
+/// when the backend takes others again, and goes alone.
 const RECENT: u32 = 2;
 
 /// A flush that waits for all that was dirty at its moment.
@@ -212,6 +212,19 @@ impl Pending {
         !self.barriers.is_empty() || self.waiting > 0
     }
 
+    /// Takes the place that tells most of whether the backend is there: the one that was refused least often, and of those the
+    /// one that has waited longest. Looks at all.
+    pub(crate) fn take_probe(&mut self) -> Option<Taken> {
+        let queued = self.keys.iter().filter(|(_, key)| key.state == State::Queued);
+        let at = queued.min_by_key(|(_, key)| (key.failures, key.moment)).map(|(at, _)| *at)?;
+        Some(self.set_out(at))
+    }
+
+    /// Whether the place was refused so often that it may be for its own sake.
+    pub(crate) fn is_suspect(&self, at: Position) -> bool {
+        self.failures(at) > RECENT
+    }
+
     fn set_out(&mut self, at: Position) -> Taken {
         let moment = self.tick();
         if let Some(key) = self.keys.get_mut(&at) {
@@ -232,12 +245,21 @@ impl Pending {
         key.attempts
     }
 
-    /// These places were not tried after all: they are as before, and at the head of the queue.
+    /// These places were copied and then not tried: they are as before.
+    pub(crate) fn untried(&mut self, taken: &[Taken]) {
+        for Taken { at, .. } in taken {
+            if let Some(key) = self.keys.get_mut(at) {
+                key.attempts = key.attempts.saturating_sub(1);
+            }
+        }
+        self.returned(taken);
+    }
+
+    /// These places go back to the head of the queue.
     pub(crate) fn returned(&mut self, taken: &[Taken]) {
         for Taken { at, .. } in taken.iter().rev() {
             let Some(key) = self.keys.get_mut(at) else { continue };
             key.state = State::Queued;
-            key.attempts = key.attempts.saturating_sub(1);
             self.queued += 1;
             self.queue.push_front((*at, key.moment));
             if !key.waiters.is_empty() {
@@ -282,14 +304,21 @@ impl Pending {
         self.enqueue(taken.at, taken.moment, still_wanted);
     }
 
-    /// The backend refused the place. `until`: when to try again; `None`: for good.
-    pub(crate) fn failed(&mut self, at: Position, until: Option<Duration>, error: &BackendError) {
+    /// The backend refused the place. `until`: when to try again; `None`: for good. `in_outage`: it takes nothing from anybody,
+    /// so that says nothing of this place.
+    pub(crate) fn failed(
+        &mut self,
+        at: Position,
+        until: Option<Duration>,
+        error: &BackendError,
+        in_outage: bool,
+    ) {
         // Whoever waits for it has been told now; a later barrier waits for the next attempt.
         let moment = self.tick();
         let Some(key) = self.keys.get_mut(&at) else { return };
         let (state, before) = (key.state, key.moment);
         key.moment = moment;
-        key.failures = key.failures.saturating_add(1);
+        key.failures = key.failures.saturating_add(u32::from(!in_outage));
         for (_, reply) in key.waiters.drain(..) {
             self.waiting -= 1;
             self.outbox.push((reply, Err((1, error.clone()))));

@@ -40,7 +40,7 @@ fn c07_the_time_of_first_dirtiness_survives_refusals_and_moves_on_only_with_a_wr
     let mut book = Pending::new();
     book.heard(at(1), ms(5));
     let taken = book.take(any).expect("queued");
-    book.failed(taken.at, Some(ms(100)), &error());
+    book.failed(taken.at, Some(ms(100)), &error(), false);
     assert_eq!((book.oldest(), book.next_retry()), (None, Some(ms(100))));
     book.retry_due(ms(99));
     assert_eq!(book.queued(), 0);
@@ -86,7 +86,7 @@ fn a_barrier_never_says_ok_over_a_refusal() {
     let reply = Reply::new();
     book.barrier(Arc::clone(&reply));
     let (first, second) = (book.take(any).expect("queued"), book.take(any).expect("queued"));
-    book.failed(first.at, None, &error());
+    book.failed(first.at, None, &error(), false);
     assert_eq!(answer(&mut book, &reply), None);
     book.settled(second.at);
     book.deliver();
@@ -118,7 +118,7 @@ fn a_writer_that_waits_is_told_of_its_own_version() {
     assert_eq!((answer(&mut book, &old), answer(&mut book, &new)), (Some(true), None));
     let taken = book.take(any).expect("still urgent");
     assert_eq!(taken.at, at(2));
-    book.failed(taken.at, Some(ms(50)), &error());
+    book.failed(taken.at, Some(ms(50)), &error(), false);
     assert_eq!(answer(&mut book, &new), Some(false));
     assert!(!book.is_waited_for());
 }
@@ -131,7 +131,7 @@ fn attempts_count_by_version_and_failures_by_place() {
     for version in [10, 10, 11] {
         let taken = book.take(any).expect("queued");
         seen.push((book.attempt(taken.at, version), book.failures(taken.at)));
-        book.failed(taken.at, Some(ms(0)), &error());
+        book.failed(taken.at, Some(ms(0)), &error(), false);
         book.retry_due(ms(0));
     }
     assert_eq!(seen, [(1, 0), (2, 1), (1, 2)]);
@@ -143,7 +143,7 @@ fn a_parked_place_comes_back_when_it_changes() {
     book.heard(at(1), ms(0));
     let taken = book.take(any).expect("queued");
     book.attempt(taken.at, 5);
-    book.failed(taken.at, None, &error());
+    book.failed(taken.at, None, &error(), false);
     book.retry_changed(|_, refused| refused != 5);
     assert_eq!((book.queued(), book.parked()), (0, 1));
     book.retry_changed(|_, refused| refused == 5);
@@ -170,7 +170,7 @@ fn what_was_not_tried_is_as_it_was() {
     let first: Vec<_> = std::iter::from_fn(|| book.take(any)).take(3).collect();
     assert_eq!(first[0].at, at(2), "somebody waits for it");
     assert_eq!(book.attempt(at(0), 1), 1);
-    book.returned(&first);
+    book.untried(&first);
     assert_eq!((book.queued(), book.oldest()), (4, Some(ms(2))));
     assert_eq!(answer(&mut book, &reply), None);
     let again: Vec<_> = std::iter::from_fn(|| book.take(any)).map(|taken| taken.at.index()).collect();
