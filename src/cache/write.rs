@@ -40,6 +40,8 @@ enum Attempt<'s, K, V, S> {
     NoRoom(Stage<'s, K, V, S>),
     NoSlot(Stage<'s, K, V, S>),
     NoJournalSpace(Stage<'s, K, V, S>),
+    /// Nothing is lacking: to be tried again at once.
+    Again(Stage<'s, K, V, S>),
     /// It can never be in the journal.
     NoRecord(Error),
     Closed,
@@ -191,6 +193,10 @@ where
                 Attempt::NoRoom(stage) => (stage, Lack::Room),
                 Attempt::NoSlot(stage) => (stage, Lack::Slot),
                 Attempt::NoJournalSpace(stage) => (stage, Lack::Journal),
+                Attempt::Again(again) => {
+                    stage = again;
+                    continue;
+                }
                 Attempt::NoRecord(error) => return Err(error),
             };
             self.wait(cx, lack, patience)?;
@@ -241,6 +247,7 @@ where
                 let made_room = match why {
                     Refused::Changed => return Attempt::Changed(Stage::Drafted(draft)),
                     Refused::Closed => return Attempt::Closed,
+                    Refused::Unsound => return Attempt::Again(Stage::Drafted(draft)),
                     Refused::TooMuch(weight) => self.store.make_weight(writer, weight, &guard),
                     // With a place in hand, it is the key's range that has none.
                     Refused::NoRoom if credit.is_some() => self.store.clear_range(writer, hash, &guard),

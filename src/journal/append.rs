@@ -163,6 +163,11 @@ impl Appender {
         self.open.as_mut()
     }
 
+    /// Whether what was prepared is still to be used: no sync has failed since its space was taken.
+    pub(crate) fn is_current(&self, journal: &Journal) -> bool {
+        self.open.as_ref().is_none_or(|open| open.generation == journal.generation())
+    }
+
     /// Makes what was prepared a record: whole, but PENDING. Again for another version, if the write was not to be.
     ///
     /// Returns where its state is. `None`: nothing was prepared.

@@ -76,6 +76,19 @@ impl<K, V, S> Store<K, V, S> {
         journaling.prepare(writer.appender(), key, value)
     }
 
+    /// Whether the record that was prepared may be used in this window.
+    ///
+    /// Not if a sync has failed since: that sync may have lost the key and the value, which nobody stores again, while the
+    /// rest of the record is yet to be written. If the window's epoch is older than the one that heals, the record would be
+    /// copied; in a newer one it has to be whole. Who has opened a window in that epoch finds the generation raised: it is
+    /// raised before the epoch.
+    pub(super) fn may_pend(&self, writer: &mut Writer<'_>) -> bool {
+        match &self.journal {
+            Some(journaling) => writer.appender().is_current(&journaling.journal),
+            None => true,
+        }
+    }
+
     /// Writes the record of an attempt to publish `slot` as this version.
     pub(super) fn pend(&self, writer: &mut Writer<'_>, window: &mut Window<'_>, slot: SlotId, version: u64) {
         if self.journal.is_none() {

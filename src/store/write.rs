@@ -49,6 +49,8 @@ pub(crate) enum Refused {
     NoRoom,
     /// There is no room for so much more weight.
     TooMuch(u64),
+    /// A sync of the journal has failed since the record was prepared: it has to be prepared anew, elsewhere.
+    Unsound,
     Closed,
 }
 
@@ -148,6 +150,8 @@ where
             if cfg!(mutant = "closed_early") { closed_early } else { self.closed.load(Ordering::Relaxed) };
         let replaced = if is_closed {
             Err(Refused::Closed)
+        } else if !self.may_pend(writer) {
+            Err(Refused::Unsound)
         } else {
             self.swing(writer, &mut draft, hash, expect, &mut window, credit, guard)
         };
