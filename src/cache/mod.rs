@@ -5,6 +5,7 @@ mod engine;
 mod flights;
 mod handle;
 mod journaled;
+mod letters;
 mod load;
 mod opening;
 mod ticket;
@@ -24,6 +25,7 @@ use crate::{Error, HandleError, Stats, Version, backend::BackendError, context::
 pub use builder::{Builder, ByWeight, Weigh};
 pub use handle::Handle;
 pub use journaled::{Journaled, WithJournal};
+pub use letters::{DeadLetter, DeadLetterId, Retried};
 pub use opening::Recovery;
 pub use ticket::Ticket;
 
