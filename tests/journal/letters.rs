@@ -60,7 +60,9 @@ fn f07_one_of_a_hundred_becomes_a_dead_letter_with_its_error() {
     let rows = poisoned(|key, _| key == 42);
     let before = SystemTime::now() - Duration::from_secs(1);
     let cache = open(&path, &rows);
-    (0..100).for_each(|key| drop(cache.put(key, key + 1).unwrap()));
+    for key in 0..100 {
+        cache.put(key, key + 1).unwrap();
+    }
     match cache.flush() {
         Err(Error::NotFlushed { failed: 1, cause }) => assert_eq!(cause.class(), ErrorClass::Permanent),
         other => panic!("{other:?}"),
@@ -142,10 +144,14 @@ fn c06_an_evicted_letter_is_still_what_readers_see() {
     (0..5).for_each(|key| drop(rows.insert(key, 0)));
     let cache =
         quiet(&rows).capacity(50).journal(folder.path().join("a.journal")).open::<u64, u64>().unwrap();
-    (0..5).for_each(|key| drop(cache.put(key, key + 10).unwrap()));
+    for key in 0..5 {
+        cache.put(key, key + 10).unwrap();
+    }
     assert!(cache.flush().is_err());
     eventually("they were evicted", || {
-        (100..300).for_each(|key| drop(cache.put(key, key).unwrap()));
+        for key in 100..300 {
+            cache.put(key, key).unwrap();
+        }
         let _ = cache.flush();
         (0..5).all(|key| cache.peek(&key).is_none())
     });
@@ -255,7 +261,9 @@ fn c01_a_crash_between_the_letter_and_the_end_of_its_record_shows_it_once() {
     let path = folder.path().join("a.journal");
     let rows = poisoned(|key, _| key < 10);
     let cache = open(&path, &rows);
-    (0..20).for_each(|key| drop(cache.put(key, key + 1).unwrap()));
+    for key in 0..20 {
+        cache.put(key, key + 1).unwrap();
+    }
     cache.remove(&9).unwrap();
     // All of it is dirty in this one, and in no letter.
     let early = image(&path);
@@ -349,7 +357,9 @@ fn f11_a_full_area_keeps_everything_parked_and_drops_nothing() {
             .unwrap()
     };
     let cache = build(&rows);
-    (0..30).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..30 {
+        cache.put(key, key).unwrap();
+    }
     match cache.flush() {
         Err(Error::NotFlushed { failed: 30, .. }) => {}
         other => panic!("{other:?}"),
@@ -365,7 +375,9 @@ fn f11_a_full_area_keeps_everything_parked_and_drops_nothing() {
     );
     // A writer of a parked key is told, and nothing is evicted for others.
     assert!(cache.put_acked(29, 29, Ack::Backend).is_err());
-    (100..400).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 100..400 {
+        cache.put(key, key).unwrap();
+    }
     assert!(cache.flush().is_err());
     (0..30).for_each(|key| assert_eq!(cache.get(&key).unwrap(), Some(key)));
     // All are listed, whichever they are.
@@ -397,7 +409,9 @@ fn f11_a_full_area_keeps_everything_parked_and_drops_nothing() {
 fn f07_without_a_journal_they_are_parked_entries() {
     let rows = poisoned(|key, _| key < 3);
     let cache = quiet(&rows).open::<u64, u64>().unwrap();
-    (0..10).for_each(|key| drop(cache.put(key, key + 1).unwrap()));
+    for key in 0..10 {
+        cache.put(key, key + 1).unwrap();
+    }
     assert!(cache.flush().is_err());
     assert_eq!(listed(&cache), [(0, Some(1)), (1, Some(2)), (2, Some(3))]);
     let letters = cache.dead_letters().unwrap();
@@ -498,7 +512,9 @@ fn a_closed_journal_shows_its_letters() {
     let path = folder.path().join("a.journal");
     let rows = poisoned(|key, _| key < 2);
     let cache = open(&path, &rows);
-    (0..2).for_each(|key| drop(cache.put(key, key).unwrap()));
+    for key in 0..2 {
+        cache.put(key, key).unwrap();
+    }
     assert!(cache.flush().is_err());
     drop(cache);
     let mut journal = None;
