@@ -86,7 +86,8 @@ pub struct Stats {
     pub dirty: usize,
     /// Operations that the backend is working on.
     pub in_flight: usize,
-    /// Dirty entries that the backend has refused for good; see [`ErrorClass::Permanent`](crate::ErrorClass).
+    /// Dirty entries that the backend has refused for good, and that are no dead letters; see
+    /// [`ErrorClass::Permanent`](crate::ErrorClass).
     pub parked: usize,
     /// Open dead letters: writes that the backend has refused for good, which are kept in a file beside the journal. See
     /// [`Cache::dead_letters`](crate::Cache::dead_letters).

@@ -141,7 +141,9 @@ fn reopened_they_are_listed_seen_and_not_replayed() {
 fn c06_an_evicted_letter_is_still_what_readers_see() {
     let folder = place();
     let rows = poisoned(|key, _| key < 5);
-    (0..5).for_each(|key| drop(rows.insert(key, 0)));
+    for key in 0..5 {
+        rows.insert(key, 0);
+    }
     let cache =
         quiet(&rows).capacity(50).journal(folder.path().join("a.journal")).open::<u64, u64>().unwrap();
     for key in 0..5 {
