@@ -344,8 +344,8 @@ where
     }
 
     /// Writes over what is there as long as `may` says so of it. `None`: it did not.
-    pub(super) fn write_again<'e>(
-        &'e self,
+    pub(super) fn write_again(
+        &self,
         cx: &Context,
         key: K,
         value: Option<V>,
