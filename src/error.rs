@@ -49,10 +49,11 @@ pub enum Error {
         cause: Option<BackendError>,
     },
 
-    /// An `Ack::Backend` write, or a `flush`, met an error of the backend. The data is safe in the cache, dirty, and
-    /// is tried again in the background.
+    /// An `Ack::Backend` write, or a `flush`, met an error of the backend. The data is safe: in the cache, dirty, and tried
+    /// again in the background; or, refused for good, in a [dead letter](crate::Cache::dead_letters).
     #[error(
-        "{failed} dirty entries could not be written; they stay in the cache and are tried again: {cause}"
+        "{failed} dirty entries could not be written; they stay in the cache and are tried again, or are dead letters: \
+         {cause}"
     )]
     NotFlushed {
         /// How many of the entries that were waited for could not be written.
@@ -103,6 +104,15 @@ pub enum Error {
     /// The codec refused the key or the value; nothing was written.
     #[error("the entry could not be encoded for the journal: {0}")]
     Codec(#[from] CodecError),
+
+    /// What was decided about a dead letter could not be written down; the letter is as it was.
+    #[error(
+        "the dead letters could not be written: {source}; free disk space or check the disk, and try again"
+    )]
+    DeadLetters {
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
 
     /// The read-through failed; nothing was cached.
     #[error("loading a missing key failed: {0}")]

@@ -18,6 +18,7 @@ pub mod faults;
 mod flusher;
 mod journal;
 mod lane;
+mod letters;
 mod memory;
 mod policy;
 mod recycle;
@@ -34,8 +35,8 @@ mod table;
 
 pub use backend::{Answers, Backend, BackendError, Batch, Change, ErrorClass, Op};
 pub use cache::{
-    Ack, Builder, ByWeight, Cache, Closed, Handle, Invalidated, Journaled, Recovery, Ticket, Weigh,
-    WithJournal,
+    Ack, Builder, ByWeight, Cache, Closed, DeadLetter, DeadLetterId, Handle, Invalidated, Journaled,
+    Recovery, Retried, Ticket, Weigh, WithJournal,
 };
 pub use clock::{Clock, ManualClock};
 #[cfg(feature = "serde")]
@@ -45,6 +46,9 @@ pub use epochs::Version;
 pub use error::{Error, HandleError, OpenError};
 pub use journal::{ClosedJournal, JournalContents, JournalEntry};
 pub use journal::{Damage, DamageKind, JournalError, JournalSync};
+pub use letters::{
+    ClosedDeadLetters, Damage as DeadLetterDamage, DeadLetterEntry, DeadLetterError, State as DeadLetterState,
+};
 pub use stats::{JournalStats, Stats};
 
 /// A journal without its file, for the fuzzer.

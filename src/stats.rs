@@ -88,8 +88,17 @@ pub struct Stats {
     pub dirty: usize,
     /// Operations that the backend is working on.
     pub in_flight: usize,
-    /// Dirty entries that the backend has refused for good; see [`ErrorClass::Permanent`](crate::ErrorClass).
+    /// Dirty entries that the backend has refused for good, and that are no dead letters; see
+    /// [`ErrorClass::Permanent`](crate::ErrorClass).
     pub parked: usize,
+    /// Open dead letters: writes that the backend has refused for good, which are kept in a file beside the journal. See
+    /// [`Cache::dead_letters`](crate::Cache::dead_letters).
+    pub dead_letters: usize,
+    /// Bytes of that file.
+    pub dead_letter_bytes: u64,
+    /// How many times a refused write could not become a dead letter, because their file was full or could not be written. It
+    /// stayed parked.
+    pub dead_letters_unkept: u64,
     /// Reads that were answered from the table.
     pub hits: u64,
     /// Reads that were not.

@@ -260,9 +260,10 @@ pub enum ErrorClass {
     /// The same operation may succeed later: connection lost, busy, timeout, deadlock. Tried again with a growing
     /// delay, for as long as it takes.
     Transient,
-    /// The same operation will fail again: a constraint, a value that the column cannot hold. The entry is parked:
-    /// it stays in the cache, dirty and visible, and is tried again when the key is rewritten or an explicit
-    /// flush asks for it.
+    /// The same operation will fail again: a constraint, a value that the column cannot hold. With a journal the write becomes a
+    /// [dead letter](crate::Cache::dead_letters). Without one (and when there is no room for more letters) the entry is parked: it
+    /// stays in the cache, dirty and visible, and is tried again when the key is rewritten or an explicit flush asks for
+    /// it.
     Permanent,
     /// The row was changed by somebody else. Treated like `Permanent`.
     Conflict,

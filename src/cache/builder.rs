@@ -22,6 +22,7 @@ use crate::{
     epochs::Epochs,
     flusher::{Courier, Desk, Flusher, Settings},
     lane::Lanes,
+    letters::Letters,
     recycle::Slots,
     ring::Consumer,
     signal::Signal,
@@ -365,18 +366,23 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         let (capacity, batch_size, hasher, writers) =
             (self.capacity, self.batch_size, self.hasher, lanes.writers());
         let make_store = |begun: Option<Begun<'_, K, V>>| {
-            let (journal, contents) =
-                begun.map(|begun| ((begun.journal, begun.codec), begun.contents)).unzip();
+            let (journal, contents, area) = match begun {
+                Some(Begun { journal, codec, contents, letters }) => {
+                    (Some((journal, codec)), Some(contents), Some(letters))
+                }
+                None => (None, None, None),
+            };
+            let letters = Letters::new(area);
             let epochs = contents.as_ref().map_or_else(Epochs::new, Contents::epochs);
             let signal = Arc::clone(&signal);
             let shape = Shape { capacity, flush_at, weigher, signal, journal, epochs };
             let store =
                 Store::new(shape, lanes, hasher).map_err(|source| OpenError::Memory { bytes, source })?;
-            let restore = |contents| opening::restore(contents, &store, &*backend, batch_size);
+            let restore = |contents| opening::restore(contents, &store, &*backend, batch_size, &letters);
             let recovery = contents.map(restore).transpose()?;
-            Ok((store, recovery))
+            Ok((store, recovery, letters))
         };
-        let (store, recovery) = match wanted {
+        let (store, recovery, letters) = match wanted {
             None => {
                 opening::check_note(&*backend, None)?;
                 make_store(None)?
@@ -385,7 +391,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
                 make_store(Some(begun))
             })?,
         };
-        let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new()));
+        let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new(letters)));
         let note = opening::leave_note(&store, &*backend)?;
         let settings = Settings {
             max_delay: self.max_delay,

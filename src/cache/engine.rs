@@ -249,7 +249,13 @@ where
         if cx.is_pinned() {
             return Err(Error::Reentrant);
         }
-        self.ask(Request::Flush)
+        let flushed = self.ask(Request::Flush);
+        // What became a letter while nobody waited is told to whoever asks next: a barrier does not go over a refusal in
+        // silence.
+        match (flushed, self.desk.letters.take_untold()) {
+            (Ok(()), Some((failed, cause))) => Err(Error::NotFlushed { failed, cause }),
+            (flushed, _) => flushed,
+        }
     }
 
     pub(super) fn invalidate<Q>(&self, cx: &Context, key: &Q) -> Result<Invalidated, Error>
@@ -337,6 +343,9 @@ where
             dirty,
             in_flight: flusher.in_flight.get() as usize,
             parked: flusher.parked.get() as usize,
+            dead_letters: self.desk.letters.open(),
+            dead_letter_bytes: self.desk.letters.bytes(),
+            dead_letters_unkept: self.desk.letters.unkept(),
             hits: mine.hits.get(),
             misses: mine.misses.get(),
             loads: mine.loads.get(),
@@ -391,7 +400,8 @@ impl<K, V, S> Engine<K, V, S> {
         };
         match answer {
             Some(Ok(())) => {
-                if let Some(note) = &self.note {
+                // Without its journal the cache would not know of the dead letters, and show older rows in their place.
+                if let Some(note) = self.note.as_ref().filter(|_| self.desk.letters.open() == 0) {
                     // Nothing is left in the journal. A note that stays is found out to be old by the next cache.
                     let _ = std::fs::remove_file(note);
                 }

@@ -37,6 +37,7 @@ pub(super) struct Settings {
     pub(super) sync: JournalSync,
     pub(super) adopt: bool,
     pub(super) salvage: bool,
+    pub(super) dead_letters: u64,
 }
 
 /// A journal with codecs for keys and values; made by [`Builder::journal`].
@@ -56,6 +57,7 @@ impl WithJournal {
             sync: JournalSync::Every(std::time::Duration::from_secs(1)),
             adopt: false,
             salvage: false,
+            dead_letters: 16 << 20,
         };
         WithJournal { settings, key: Plain, value: Plain }
     }
@@ -131,8 +133,21 @@ impl<B, W, S, C, D> Builder<B, W, S, WithJournal<C, D>> {
         self
     }
 
-    /// Opens the journal although records are missing in its middle, with all that can be read. Default: no.
-    /// [`Recovery::damage`](crate::Recovery::damage) says what was missing.
+    /// How large the file of dead letters beside the journal (`<journal>.dead`) may become, in bytes: writes that the backend
+    /// has refused for good are kept there until somebody decides about them, see
+    /// [`Cache::dead_letters`](crate::Cache::dead_letters). What is in it is in memory too. Default: 16 MiB; 0: there are none.
+    ///
+    /// When it is full, nothing is dropped: further ones stay in cache and journal, dirty, which
+    /// [`Stats::parked`](crate::Stats::parked) counts, and become letters when there is room and the next
+    /// [`flush`](crate::Cache::flush) has tried them once more.
+    pub fn dead_letter_limit(mut self, bytes: u64) -> Self {
+        self.journal.settings.dead_letters = bytes;
+        self
+    }
+
+    /// Opens the journal although records are missing in its middle, with all that can be read; likewise the
+    /// dead letters beside it. Default: no. [`Recovery::damage`](crate::Recovery::damage) and
+    /// [`Recovery::dead_letter_damage`](crate::Recovery::dead_letter_damage) say what was missing.
     pub fn journal_salvage(mut self, yes: bool) -> Self {
         self.journal.settings.salvage = yes;
         self

@@ -257,8 +257,23 @@ where
         Ok(begun)
     }
 
-    /// Asks the backend for some keys. One answer for each key, or an error.
+    /// The newest that is known of some keys: what a dead letter says, else what the backend has.
+    ///
+    /// The letters are looked up first. Their keys have placeholders by now, so what becomes of a letter from here on (its key
+    /// is written, or the letter discarded) overtakes the load.
     fn ask_backend(&self, cx: &Context, keys: &[K]) -> Result<Vec<Option<V>>, BackendError> {
+        let mut letters = self.letters_of(keys)?;
+        if letters.is_empty() {
+            return self.ask_rows(cx, keys);
+        }
+        let others: Vec<K> =
+            (0..keys.len()).filter(|at| !letters.contains_key(at)).map(|at| keys[at].clone()).collect();
+        let mut rows = if others.is_empty() { Vec::new() } else { self.ask_rows(cx, &others)? }.into_iter();
+        Ok((0..keys.len()).map(|at| letters.remove(&at).unwrap_or_else(|| rows.next().flatten())).collect())
+    }
+
+    /// Asks the backend for some keys. One answer for each key, or an error.
+    fn ask_rows(&self, cx: &Context, keys: &[K]) -> Result<Vec<Option<V>>, BackendError> {
         cx.counters.loads.add(keys.len() as u64);
         let answer = catch_unwind(AssertUnwindSafe(|| self.backend.load(keys)))
             .unwrap_or_else(|_| Err(BackendError::transient("the backend panicked in `load`")))

@@ -5,6 +5,7 @@ mod engine;
 mod flights;
 mod handle;
 mod journaled;
+mod letters;
 mod load;
 mod opening;
 mod ticket;
@@ -24,6 +25,7 @@ use crate::{Error, HandleError, Stats, Version, backend::BackendError, context::
 pub use builder::{Builder, ByWeight, Weigh};
 pub use handle::Handle;
 pub use journaled::{Journaled, WithJournal};
+pub use letters::{DeadLetter, DeadLetterId, Retried};
 pub use opening::Recovery;
 pub use ticket::Ticket;
 
@@ -56,7 +58,8 @@ pub enum Ack {
 #[must_use = "`Remaining` means that not everything is in the backend"]
 #[non_exhaustive]
 pub enum Closed {
-    /// Everything that was acknowledged is in the backend.
+    /// Everything that was acknowledged is in the backend, or in a durable [dead letter](Cache::dead_letters), which
+    /// [`Stats::dead_letters`] counts.
     Drained,
     /// Not everything could be written in time. The rest is still in memory, and the flusher goes on trying until the
     /// cache is dropped; `close` may be called again to wait longer.
@@ -402,13 +405,13 @@ where
         self.run(|engine, context| engine.sync(context))
     }
 
-    /// Waits until everything that was acknowledged before is in the backend. Entries that the backend has refused
-    /// earlier are tried again at once.
+    /// Waits until everything that was acknowledged before is in the backend, or is a [dead letter](Cache::dead_letters) that an
+    /// earlier flush has told of. Entries that are dirty because the backend has refused them are tried again at once.
     ///
     /// # Errors
     ///
-    /// [`Error::NotFlushed`] if the backend refused some of it; those entries stay dirty and are tried again in the
-    /// background. [`Error::Closed`] after `close`, [`Error::Reentrant`] from inside `read`.
+    /// [`Error::NotFlushed`] if the backend refused some of it, now or since the last flush; those entries stay dirty and are
+    /// tried again in the background, or are dead letters. [`Error::Closed`] after `close`, [`Error::Reentrant`] from inside `read`.
     pub fn flush(&self) -> Result<(), Error> {
         self.run(|engine, context| engine.flush(context))
     }

@@ -11,8 +11,9 @@ use std::{
 
 use super::journaled::Wanted;
 use crate::{
-    Backend, BackendError, Batch, Change, Damage, JournalError, Op, OpenError,
-    epochs::Epochs,
+    Backend, BackendError, Batch, Change, ClosedDeadLetters, ClosedJournal, Damage, DeadLetterDamage,
+    JournalError, Op, OpenError,
+    epochs::{self, Epochs},
     fault,
     journal::{
         Journal, Keeping,
@@ -21,6 +22,7 @@ use crate::{
         note::{self, Note},
         recover::{self, Scan},
     },
+    letters::{self, Area, Letters, Stored},
     signal::Signal,
     store::{EntryCodec, Store},
 };
@@ -38,6 +40,11 @@ pub struct Recovery {
     /// What was damaged: a tail that a loss of power left, or, with
     /// [`journal_salvage`](crate::Builder::journal_salvage), more than that.
     pub damage: Vec<Damage>,
+    /// Dead letters that wait for somebody to decide about them. They are not tried again by themselves.
+    pub dead_letters: usize,
+    /// What was damaged in their file: a tail that a crash has left, which is cut off, or, with
+    /// [`journal_salvage`](crate::Builder::journal_salvage), more than that.
+    pub dead_letter_damage: Vec<DeadLetterDamage>,
     /// How long reading it took.
     pub took: Duration,
 }
@@ -47,6 +54,7 @@ pub(super) struct Begun<'a, K, V> {
     pub(super) journal: Arc<Journal>,
     pub(super) codec: Box<dyn EntryCodec<K, V>>,
     pub(super) contents: Contents<'a>,
+    pub(super) letters: Area,
 }
 
 /// What was in it.
@@ -60,15 +68,20 @@ pub(super) struct Contents<'a> {
     /// By how many segments the journal is too small for new writes beside what is needed.
     wanted_free: usize,
     start: Instant,
+    /// The newest version of a dead letter, and what is damaged in their file.
+    newest_letter: u64,
+    letter_damage: Vec<DeadLetterDamage>,
 }
 
 impl Contents<'_> {
-    /// The epochs go on after all that the journal has seen.
+    /// The epochs go on after all that the journal has seen, and after the dead letters: a loss of power may have taken the
+    /// records of their writes.
     pub(super) fn epochs(&self) -> Epochs {
         if fault::broken("epochs-go-on") {
             return Epochs::starting_at(self.scan.retired.max(1), self.scan.retired.max(1));
         }
-        Epochs::starting_at(self.scan.newest_epoch + 1, self.scan.retired.max(1))
+        let newest = self.scan.newest_epoch.max(epochs::epoch_of(self.newest_letter));
+        Epochs::starting_at(newest + 1, self.scan.retired.max(1))
     }
 }
 
@@ -124,7 +137,20 @@ pub(super) fn with_journal<K, V, R>(
         // Before a new one is made: a refused opening leaves nothing behind.
         check_note(backend, None)?;
     }
+    let area = letters::Wanted {
+        path: letters::beside(&wanted.path),
+        identity: letters::Identity {
+            backend: wanted.backend.clone(),
+            key: wanted.key.clone(),
+            value: wanted.value.clone(),
+        },
+        limit: settings.dead_letters,
+        adopt: settings.adopt,
+        salvage: settings.salvage,
+    };
     let Opened { mut file, bytes } = file::open(&wanted)?;
+    // Under the journal's lock.
+    let (letters, letter_damage) = Area::open(area).map_err(JournalError::DeadLetters)?;
     fault::point("recovery: opened");
     let mut scan = recover::scan(&bytes).map_err(unreadable)?;
     check_note(backend, Some(scan.identity.salt))?;
@@ -155,8 +181,18 @@ pub(super) fn with_journal<K, V, R>(
     journal.counters.damages.store(scan.damage.len() as u64, Ordering::Relaxed);
     journal.counters.is_inconsistent.store(is_inconsistent, Ordering::Relaxed);
     let wanted_free = (2 * writers + 8).saturating_sub(free);
-    let contents = Contents { scan, is_inconsistent, adopted_by, rebooted, wanted_free, start };
-    go_on(Begun { journal: Arc::new(journal), codec, contents })
+    let newest_letter = letters.newest_version();
+    let contents = Contents {
+        scan,
+        is_inconsistent,
+        adopted_by,
+        rebooted,
+        wanted_free,
+        start,
+        newest_letter,
+        letter_damage,
+    };
+    go_on(Begun { journal: Arc::new(journal), codec, contents, letters })
 }
 
 /// Puts what the journal remembers into the store; what does not fit, into the backend.
@@ -165,6 +201,7 @@ pub(super) fn restore<K, V, S>(
     store: &Store<K, V, S>,
     backend: &dyn Backend<K, V>,
     batch_size: usize,
+    letters: &Letters,
 ) -> Result<Recovery, OpenError>
 where
     K: Hash + Eq + Clone,
@@ -172,7 +209,8 @@ where
     S: BuildHasher,
 {
     let Some(journaling) = &store.journal else { return Ok(Recovery::default()) };
-    let Contents { scan, is_inconsistent, adopted_by, rebooted, wanted_free, start } = contents;
+    let Contents { scan, is_inconsistent, adopted_by, rebooted, wanted_free, start, letter_damage, .. } =
+        contents;
     let (journal, path) = (&journaling.journal, journaling.journal.path());
     let decode = |record: &Record<'_>| {
         store.decode(record.key, record.value).map_err(|source| JournalError::Undecodable {
@@ -181,18 +219,25 @@ where
             source,
         })
     };
+    // A record whose letter was written, and which was not dead yet when the last cache ended, is no unflushed write.
+    let is_letter = |record: &Record<'_>| letters.covers(record.key, record.version);
     let mut excess = Vec::new();
+    let mut buried = 0;
     let mut shared = store.lanes.shared();
     if let Some(mut writer) = shared.writer() {
         let local = store.collector.register();
         let mut entries = Vec::with_capacity(AHEAD);
         for records in scan.live.records().chunks(AHEAD) {
             for record in records {
+                if is_letter(record) {
+                    buried += 1;
+                    continue;
+                }
                 let (key, value) = decode(record)?;
                 let hash = store.foresee(&key);
-                entries.push((key, value, hash));
+                entries.push((record, (key, value, hash)));
             }
-            for (record, entry) in records.iter().zip(entries.drain(..)) {
+            for (record, entry) in entries.drain(..) {
                 if !store.restore(&mut writer, entry, record.version, &local.pin()) {
                     excess.push(record);
                 }
@@ -210,6 +255,15 @@ where
         write_through(backend, &batch).map_err(|source| JournalError::TooMuch {
             path: path.to_owned(),
             excess: excess.len(),
+            source,
+        })?;
+        let stored: Vec<_> = chunk
+            .iter()
+            .map(|record| Stored { key: record.key, value: record.value, version: record.version })
+            .collect();
+        letters.resolve(&stored).map_err(|source| JournalError::Io {
+            path: letters::beside(path),
+            doing: "writing the dead letters of",
             source,
         })?;
         fault::point("recovery: written through");
@@ -238,7 +292,9 @@ where
         );
     }
     Ok(Recovery {
-        entries: scan.live.len(),
+        entries: scan.live.len() - buried,
+        dead_letters: letters.open(),
+        dead_letter_damage: letter_damage,
         written_through: excess.len(),
         records: scan.records,
         damage: scan.damage,
@@ -283,10 +339,15 @@ pub(super) fn check_note<K, V>(backend: &dyn Backend<K, V>, ours: Option<u64>) -
         return Ok(());
     }
     // Another journal. If nothing is left in it, the note is only old.
-    let is_empty = file::open_closed(&path).is_ok_and(|opened| {
-        opened.scan(&path).is_ok_and(|scan| {
-            Some(scan.identity.salt) == salt && scan.live.is_empty() && scan.damage.is_empty()
-        })
+    let is_empty = ClosedJournal::open(&path).is_ok_and(|journal| {
+        let letters = ClosedDeadLetters::open(&journal);
+        let Ok(letters) = letters.as_ref().map_err(drop).map(|letters| letters.open_count()) else {
+            return false;
+        };
+        letters == 0
+            && journal.opened.scan(&path).is_ok_and(|scan| {
+                Some(scan.identity.salt) == salt && scan.live.is_empty() && scan.damage.is_empty()
+            })
     });
     if is_empty {
         let _ = fs::remove_file(&marker);

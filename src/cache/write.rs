@@ -350,6 +350,36 @@ where
         }
     }
 
+    /// Writes over what is there as long as `may` says so of it. `None`: it did not.
+    pub(super) fn write_again(
+        &self,
+        cx: &Context,
+        key: K,
+        value: Option<V>,
+        may: impl Fn(&K) -> bool,
+    ) -> Result<Option<(Position, u64)>, Error> {
+        let hash = self.store.hash(&key);
+        let weight = value.as_ref().map_or(Ok(0), |value| self.weigh(&key, value))?;
+        let mut patience = Patience::new();
+        let mut stage = Stage::Parts(key, value, weight);
+        loop {
+            let (key, expected) = {
+                let key = match &stage {
+                    Stage::Parts(key, ..) => key,
+                    Stage::Drafted(draft) => draft.key(),
+                };
+                (key.clone(), self.current(cx, hash, key, &mut patience)?.1)
+            };
+            if !may(&key) {
+                return Ok(None);
+            }
+            stage = match self.write_over(cx, hash, stage, Expect::Version(expected), &mut patience)? {
+                Ok(written) => return Ok(Some(written)),
+                Err(stage) => stage,
+            };
+        }
+    }
+
     /// The entry of a key as it is in the table, loaded into it if need be: its value (none: there is no row) and version.
     fn current<'e>(
         &'e self,

@@ -13,6 +13,7 @@ mod bisect;
 mod breaker;
 mod checkpoint;
 mod courier;
+mod letters;
 mod pending;
 mod request;
 
@@ -32,6 +33,7 @@ use crate::{
     epochs::Checkpoint,
     fault,
     journal::Appender,
+    letters::Letters,
     recycle::Slots,
     ring::Consumer,
     stats::FlushCounters,
@@ -87,11 +89,18 @@ pub(crate) struct Desk {
     pub(crate) counters: FlushCounters,
     /// The backend's last error, if its last answer was one.
     pub(crate) last_error: Mutex<Option<BackendError>>,
+    /// What was refused for good.
+    pub(crate) letters: Letters,
 }
 
 impl Desk {
-    pub(crate) fn new() -> Self {
-        Desk { requests: Requests::new(), counters: FlushCounters::default(), last_error: Mutex::new(None) }
+    pub(crate) fn new(letters: Letters) -> Self {
+        Desk {
+            requests: Requests::new(),
+            counters: FlushCounters::default(),
+            last_error: Mutex::new(None),
+            letters,
+        }
     }
 }
 
@@ -317,6 +326,7 @@ where
                     self.breaker.probe_now();
                     self.pending.wait_for(at, version, reply);
                 }
+                Request::Discard { at, version, reply } => self.discard_parked(at, version, reply),
                 Request::Checkpoint(reply) => {
                     self.checkpoint_replies.push(reply);
                     self.is_pressed = true;
@@ -572,6 +582,8 @@ where
     ) {
         let in_outage = self.breaker.is_open();
         let now = self.settings.clock.now();
+        let answers = self.resolve_letters(taken, batch, answers);
+        let refused = letters::refused(&answers);
         let mut delay = None;
         let (mut stored, mut last_error) = (0, None);
         for ((taken, op), answer) in taken.iter().zip(batch.ops()).zip(answers) {
@@ -606,6 +618,7 @@ where
             self.pending.failed(taken.at, until, &error, in_outage);
             last_error = Some(error);
         }
+        self.write_letters(taken, batch, refused, now);
         self.batch_limit = if stored == 0 {
             (batch.len() / 2).max(1)
         } else {

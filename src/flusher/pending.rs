@@ -360,6 +360,16 @@ impl Pending {
         }
     }
 
+    /// Since when the place has been dirty; never earlier than it really was.
+    pub(crate) fn since(&self, at: Position) -> Option<Duration> {
+        self.keys.get(&at).map(|key| key.since)
+    }
+
+    /// Whether this place was refused for good, and waits.
+    pub(crate) fn is_parked(&self, at: Position) -> bool {
+        self.keys.get(&at).is_some_and(|key| key.state == State::Parked)
+    }
+
     /// How often in a row the place was refused.
     pub(crate) fn failures(&self, at: Position) -> u32 {
         self.keys.get(&at).map_or(0, |key| key.failures)

@@ -71,6 +71,8 @@ pub(crate) enum Request {
     Flush(Arc<Reply>),
     /// Write this version of this place.
     Write { at: Position, version: u64, reply: Arc<Reply> },
+    /// Forget this version of this place, if it is parked.
+    Discard { at: Position, version: u64, reply: Arc<Reply> },
     /// Retire the epochs so far.
     Checkpoint(Arc<Reply>),
     /// The cache takes no more writes: write everything, and say when that is done.
@@ -84,7 +86,7 @@ impl Request {
     pub(crate) fn into_reply(self) -> Option<Arc<Reply>> {
         match self {
             Request::Flush(reply) | Request::Checkpoint(reply) | Request::Drain(reply) => Some(reply),
-            Request::Write { reply, .. } => Some(reply),
+            Request::Write { reply, .. } | Request::Discard { reply, .. } => Some(reply),
             Request::Stop => None,
         }
     }

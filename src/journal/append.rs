@@ -141,8 +141,10 @@ impl Appender {
             |open: &Open| open.tail + words <= open.segment.words.len() && open.generation == generation;
         if !self.open.as_ref().is_some_and(fits) {
             let space = journal.space();
-            let segment = if self.is_flusher { space.take_reserved() } else { space.take() }?;
-            if let Some(pages) = &segment.released {
+            let mut segment = if self.is_flusher { space.take_reserved() } else { space.take() }?;
+            // Taken out: they keep the file mapped, and so locked, and a lane may outlive the journal for as long as its thread
+            // does not ask for another cache's.
+            if let Some(pages) = segment.released.take() {
                 pages.populate();
             }
             fault::point("segment: taken");

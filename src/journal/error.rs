@@ -162,6 +162,10 @@ pub enum JournalError {
         source: crate::BackendError,
     },
 
+    /// The dead letters beside it could not be read, or not written.
+    #[error(transparent)]
+    DeadLetters(#[from] crate::DeadLetterError),
+
     /// The system refused something.
     #[error("{doing} the journal {} failed: {source}", path.display())]
     Io {

@@ -42,7 +42,7 @@ use super::{
 /// ```
 pub struct ClosedJournal {
     pub(super) path: PathBuf,
-    pub(super) opened: Opened,
+    pub(crate) opened: Opened,
 }
 
 /// A key with a write that is not in the backend, as far as the journal knows.

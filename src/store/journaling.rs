@@ -144,6 +144,14 @@ impl<K, V, S> Store<K, V, S> {
         Ok(())
     }
 
+    /// The bytes of a key, or of a key and its value, as they are in the journal, and how many are the key's. `None`: there is no
+    /// journal.
+    pub(crate) fn encode(&self, key: &K, value: Option<&V>) -> Option<Result<(Vec<u8>, usize), CodecError>> {
+        let journaling = self.journal.as_ref()?;
+        let mut bytes = Vec::new();
+        Some(journaling.codec.encode(key, value, &mut bytes).map(|length| (bytes, length)))
+    }
+
     /// Decodes what was recovered.
     pub(crate) fn decode(&self, key: &[u8], value: Option<&[u8]>) -> Result<(K, Option<V>), CodecError> {
         match &self.journal {

@@ -130,7 +130,7 @@ fn c02_tickets_of_the_backend() {
     rows.set_fault(|_| Err(BackendError::permanent("never")));
     let ticket = cache.put_ticket(1, 5, Ack::Backend).unwrap();
     assert!(matches!(ticket.wait(), Err(Error::NotFlushed { .. })));
-    assert_eq!(open(&crash(&path, "copy"), &rows).peek(&1), Some(5), "refused, and kept");
+    assert_eq!(open(&crash(&path, "copy"), &rows).get(&1).unwrap(), Some(5), "refused, and kept");
 }
 
 /// Tickets whose cache is closed, or gone, are answered and do not hang.

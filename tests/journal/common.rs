@@ -90,6 +90,10 @@ pub(crate) fn crash(path: &Path, name: &str) -> PathBuf {
     // Never in place: a cache that was just dropped may still have an earlier copy mapped.
     fs::write(&fresh, image(path)).unwrap();
     fs::rename(&fresh, &copy).unwrap();
+    let letters = |path: &Path| path.with_file_name(format!("{}.dead", path.file_name().unwrap().display()));
+    if letters(path).exists() {
+        fs::copy(letters(path), letters(&copy)).unwrap();
+    }
     copy
 }
 

@@ -7,6 +7,7 @@ mod bounds;
 mod common;
 mod damage;
 mod disk;
+mod letters;
 mod opening;
 mod shutdown;
 mod values;

@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use thiserror::Error;
-use writeback::{JournalError, OpenError};
+use writeback::{DeadLetterError, JournalError, OpenError};
 
 /// Why a command could not do its work; the process ends with [`Failure::exit_code`].
 #[derive(Debug, Error)]
@@ -65,6 +65,14 @@ pub(crate) enum Failure {
 
     #[error(transparent)]
     Journal(#[from] JournalError),
+
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLetterError),
+
+    #[error(
+        "the journal {path} has no open dead letter with the number {id}: see `writeback dead-letters list`"
+    )]
+    NoSuchLetter { path: PathBuf, id: u64 },
 
     #[error(
         "the journal {path} is for {backend:?}, which names no SQLite table: say where to write with {missing}, or \

@@ -7,6 +7,7 @@ mod column;
 mod count;
 mod crash;
 mod database;
+mod dead_letters;
 mod demo;
 mod drain;
 mod failure;
@@ -31,7 +32,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{count::Count, demo::Demo, failure::Failure, journal::Journal};
+use crate::{count::Count, dead_letters::DeadLetters, demo::Demo, failure::Failure, journal::Journal};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -60,6 +61,7 @@ enum Command {
     Demo(Demo),
     Count(Count),
     Journal(Journal),
+    DeadLetters(DeadLetters),
 }
 
 fn main() -> ExitCode {
@@ -75,7 +77,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<u8, Failure> {
     // What the others do is short, or safe to be cut short: a signal ends them at once.
-    if !matches!(command, Command::Journal(_)) {
+    if !matches!(command, Command::Journal(_) | Command::DeadLetters(_)) {
         interrupt::listen()?;
     }
     match command {
@@ -87,6 +89,7 @@ fn run(command: Command) -> Result<u8, Failure> {
             Ok(report.exit_code())
         }
         Command::Journal(journal) => journal.run(),
+        Command::DeadLetters(letters) => letters.run(),
     }
 }
 

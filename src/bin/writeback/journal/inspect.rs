@@ -220,7 +220,7 @@ impl Inspect {
     }
 }
 
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(WIDEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
@@ -228,7 +228,7 @@ fn cut(text: &str) -> String {
 }
 
 /// `3 s`, `5 min`, `7 h`, `12 days`.
-fn age_text(seconds: u64) -> String {
+pub(crate) fn age_text(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min", seconds / 60),

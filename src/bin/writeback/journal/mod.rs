@@ -1,9 +1,10 @@
 //! `writeback journal`: what is in a journal that no cache has open, what is damaged in it, and ways to an end of it.
 
-mod decode;
+pub(crate) mod decode;
 mod drain;
-mod inspect;
-mod push;
+pub(crate) mod inspect;
+pub(crate) mod place;
+pub(crate) mod push;
 mod repair;
 mod verify;
 

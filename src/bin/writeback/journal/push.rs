@@ -9,7 +9,7 @@ use std::{
 };
 
 use writeback::{
-    Backend, BackendError, Batch, Change, JournalContents, JournalEntry, Op,
+    Backend, BackendError, Batch, Change, ClosedDeadLetters, DeadLetterEntry, JournalContents, Op,
     backend::{CellError, Column, Columns, RowReader, RowWriter, SqlKey, SqlValue, Sqlite, SqliteOpenError},
 };
 
@@ -19,17 +19,19 @@ use super::decode::{Type, Value};
 const BATCH: usize = 1_000;
 
 /// What was pushed.
-pub(super) struct Pushed {
-    pub(super) stored: usize,
+pub(crate) struct Pushed {
+    pub(crate) stored: usize,
+    /// Why each row was refused, or that it was not, in the order of the entries.
+    pub(crate) answers: Vec<Result<(), BackendError>>,
     /// How many rows the database did not take, and why it did not take the first of them.
-    pub(super) refused: usize,
-    pub(super) reason: Option<BackendError>,
+    pub(crate) refused: usize,
+    pub(crate) reason: Option<BackendError>,
     /// The note beside the database.
-    pub(super) note: Option<PathBuf>,
+    pub(crate) note: Option<PathBuf>,
 }
 
 /// Why nothing could be pushed.
-pub(super) enum Unpushed {
+pub(crate) enum Unpushed {
     Open(SqliteOpenError),
     /// A record says something else than its codec does.
     Undecodable {
@@ -43,12 +45,53 @@ pub(super) enum Unpushed {
 }
 
 /// Where the rows go.
-pub(super) struct Target<'a> {
-    pub(super) db: &'a Path,
-    pub(super) table: &'a str,
-    pub(super) columns: [&'a str; 2],
+pub(crate) struct Target<'a> {
+    pub(crate) db: &'a Path,
+    pub(crate) table: &'a str,
+    pub(crate) columns: [&'a str; 2],
     /// Key and value as the bytes that they are in the journal.
-    pub(super) raw: bool,
+    pub(crate) raw: bool,
+}
+
+/// A write that is to be pushed: as its codecs have written it.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) version: u64,
+    /// Where it is in the journal; of a dead letter its number.
+    pub(crate) offset: u64,
+}
+
+impl<'a> From<&DeadLetterEntry<'a>> for Entry<'a> {
+    fn from(letter: &DeadLetterEntry<'a>) -> Self {
+        Entry { key: letter.key, value: letter.value, version: letter.version, offset: letter.id }
+    }
+}
+
+/// What is to be pushed.
+pub(crate) struct Source<'a> {
+    pub(crate) key_codec: &'a str,
+    pub(crate) value_codec: &'a str,
+    pub(crate) entries: Vec<Entry<'a>>,
+}
+
+impl<'a> Source<'a> {
+    /// What is unflushed in a journal. What became a dead letter is not, although its record may still be there.
+    pub(crate) fn of(contents: &'a JournalContents<'a>, letters: &ClosedDeadLetters<'_>) -> Self {
+        let entries = contents
+            .entries()
+            .iter()
+            .filter(|entry| !letters.covers(entry.key, entry.version))
+            .map(|entry| Entry {
+                key: entry.key,
+                value: entry.value,
+                version: entry.version,
+                offset: entry.offset,
+            })
+            .collect();
+        Source { key_codec: contents.key_codec(), value_codec: contents.value_codec(), entries }
+    }
 }
 
 /// The classes of columns.
@@ -76,13 +119,13 @@ fn class(of: &Type) -> Option<(Class, bool)> {
 }
 
 /// Checks that keys and values of these codecs can be pushed.
-pub(super) fn check(contents: &JournalContents<'_>, raw: bool) -> Result<(), Unpushed> {
-    kinds(contents, raw).map(drop)
+pub(crate) fn check(source: &Source<'_>, raw: bool) -> Result<(), Unpushed> {
+    kinds(source, raw).map(drop)
 }
 
 type Kinds = ((Type, Class), (Type, Class, bool));
 
-fn kinds(contents: &JournalContents<'_>, raw: bool) -> Result<Kinds, Unpushed> {
+fn kinds(source: &Source<'_>, raw: bool) -> Result<Kinds, Unpushed> {
     let bytes = Type::List(Box::new(Type::Unsigned(1)));
     if raw {
         return Ok(((bytes.clone(), Class::Blob), (bytes, Class::Blob, false)));
@@ -91,18 +134,18 @@ fn kinds(contents: &JournalContents<'_>, raw: bool) -> Result<Kinds, Unpushed> {
         let found = Type::parse(name).and_then(|found| class(&found).map(|class| (found, class)));
         found.ok_or_else(|| Unpushed::Type { what, name: name.to_owned() })
     };
-    let (key, (key_class, nullable)) = find("keys", contents.key_codec())?;
+    let (key, (key_class, nullable)) = find("keys", source.key_codec)?;
     if nullable || key_class == Class::Real {
-        return Err(Unpushed::Type { what: "keys", name: contents.key_codec().to_owned() });
+        return Err(Unpushed::Type { what: "keys", name: source.key_codec.to_owned() });
     }
-    let (value, (value_class, nullable)) = find("values", contents.value_codec())?;
+    let (value, (value_class, nullable)) = find("values", source.value_codec)?;
     Ok(((key, key_class), (value, value_class, nullable)))
 }
 
 /// Writes every entry to the table, which is made if there is none, a transaction for each batch.
-pub(super) fn push(contents: &JournalContents<'_>, target: &Target<'_>) -> Result<Pushed, Unpushed> {
-    let ((key, key_class), (value, value_class, nullable)) = kinds(contents, target.raw)?;
-    let job = Job { entries: contents.entries(), key, value, target };
+pub(crate) fn push(source: &Source<'_>, target: &Target<'_>) -> Result<Pushed, Unpushed> {
+    let ((key, key_class), (value, value_class, nullable)) = kinds(source, target.raw)?;
+    let job = Job { entries: &source.entries, key, value, target };
     match key_class {
         Class::Text => job.with_key::<Text>(value_class, nullable),
         Class::Blob => job.with_key::<Blob>(value_class, nullable),
@@ -111,7 +154,7 @@ pub(super) fn push(contents: &JournalContents<'_>, target: &Target<'_>) -> Resul
 }
 
 struct Job<'a> {
-    entries: &'a [JournalEntry<'a>],
+    entries: &'a [Entry<'a>],
     key: Type,
     value: Type,
     target: &'a Target<'a>,
@@ -137,10 +180,12 @@ impl Job<'_> {
         // Synced in full: the journal is declared dead after it.
         let db = Sqlite::options().full_sync(true).open(db).map_err(Unpushed::Open)?;
         let table = db.table_with::<Row<K>, Row<V>>(table, columns).map_err(Unpushed::Open)?;
-        let mut pushed = Pushed { stored: 0, refused: 0, reason: None, note: table.journal_note() };
+        let mut pushed =
+            Pushed { stored: 0, answers: Vec::new(), refused: 0, reason: None, note: table.journal_note() };
         for chunk in self.entries.chunks(BATCH) {
             let ops = chunk.iter().map(|entry| self.op(entry)).collect::<Result<_, _>>()?;
             let answers = table.apply(&Batch::new(ops));
+            pushed.answers.extend_from_slice(answers.as_slice());
             for answer in answers.as_slice() {
                 match answer {
                     Ok(()) => pushed.stored += 1,
@@ -154,7 +199,7 @@ impl Job<'_> {
         Ok(pushed)
     }
 
-    fn op<K, V>(&self, entry: &JournalEntry<'_>) -> Result<Op<Row<K>, Row<V>>, Unpushed> {
+    fn op<K, V>(&self, entry: &Entry<'_>) -> Result<Op<Row<K>, Row<V>>, Unpushed> {
         let decode =
             |of: &Type, bytes| of.decode(bytes).ok_or(Unpushed::Undecodable { offset: entry.offset });
         let change = match entry.value {
