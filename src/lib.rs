@@ -11,6 +11,7 @@ mod context;
 mod dirty_map;
 mod epochs;
 mod error;
+mod events;
 mod fault;
 #[cfg(all(feature = "faults", not(crossbeam_loom)))]
 #[doc(hidden)]
@@ -34,8 +35,8 @@ mod table;
 
 pub use backend::{Answers, Backend, BackendError, Batch, Change, ErrorClass, Op};
 pub use cache::{
-    Ack, Builder, ByWeight, Cache, Closed, Handle, Invalidated, Journaled, Recovery, Ticket, Weigh,
-    WithJournal,
+    Ack, Builder, ByWeight, Cache, Closed, Handle, Invalidated, Journaled, Recovery, Ticket, WeakCache,
+    Weigh, WithJournal,
 };
 pub use clock::{Clock, ManualClock};
 #[cfg(feature = "serde")]
@@ -43,9 +44,10 @@ pub use codec::Postcard;
 pub use codec::{Codec, CodecError, Plain, PlainBytes};
 pub use epochs::Version;
 pub use error::{Error, HandleError, OpenError};
+pub use events::{Event, FlushTrigger};
 pub use journal::{ClosedJournal, JournalContents, JournalEntry};
 pub use journal::{Damage, DamageKind, JournalError, JournalSync};
-pub use stats::{JournalStats, Stats};
+pub use stats::{BatchSizes, JournalStats, Stats};
 
 /// A journal without its file, for the fuzzer.
 #[cfg(fuzzing)]

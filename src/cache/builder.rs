@@ -20,6 +20,7 @@ use crate::{
     Backend, Clock, OpenError,
     context::{CacheId, Census},
     epochs::Epochs,
+    events::{Event, Listener, Mailbox},
     flusher::{Courier, Desk, Flusher, Settings},
     lane::Lanes,
     recycle::Slots,
@@ -55,6 +56,9 @@ pub struct Builder<B = (), W = (), S = DefaultHasher, J = ()> {
     pin_flusher: Option<usize>,
     drain_on_drop: Duration,
     clock: Clock,
+    name: Arc<str>,
+    stall_limit: Option<Duration>,
+    listener: Option<Listener>,
 }
 
 /// What an entry weighs: nothing, or what a closure says.
@@ -105,6 +109,9 @@ impl Builder {
             pin_flusher: None,
             drain_on_drop: Duration::from_secs(30),
             clock: Clock::system(),
+            name: "default".into(),
+            stall_limit: None,
+            listener: None,
         }
     }
 }
@@ -134,6 +141,9 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             pin_flusher: self.pin_flusher,
             drain_on_drop: self.drain_on_drop,
             clock: self.clock,
+            name: self.name,
+            stall_limit: self.stall_limit,
+            listener: self.listener,
         }
     }
 
@@ -247,6 +257,56 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         self
     }
 
+    /// What the cache is called in the log and in metrics, where a process has several. Default: `default`.
+    pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How long an entry may be dirty before [`Event::Stalled`](crate::Event::Stalled) is told and a line is logged; more than
+    /// [`max_delay`](Builder::max_delay). Looked at eight times in one `max_delay`. Default: twice `max_delay`, and at least
+    /// a second more than it.
+    pub fn stall_limit(mut self, age: Duration) -> Self {
+        self.stall_limit = Some(age);
+        self
+    }
+
+    /// Calls `listener` with what happens in the background: see [`Event`](crate::Event). A second listener replaces the first.
+    ///
+    /// It is called from a thread of its own, one event after the other, while the engine holds nothing and waits for
+    /// nothing. So it may call the cache, also `flush` and `close`; it may be slow, and it may panic: flushing goes on. At
+    /// most 1,024 events wait for it; what comes then is dropped, counted in
+    /// [`Stats::events_dropped`](crate::Stats::events_dropped), and told as [`Event::Missed`](crate::Event::Missed). Without a
+    /// listener there is no such thread, and no event is made.
+    ///
+    /// The thread ends, and drops the listener, after the last event of a cache that was drained by `close` or dropped; nobody
+    /// waits for that. A listener that owns a [`Cache`] keeps it from being dropped: close such a cache, or give the listener
+    /// a [`WeakCache`](crate::WeakCache). One that writes on every [`Event::Flushed`](crate::Event::Flushed) causes the next.
+    ///
+    /// ```
+    /// use std::{sync::mpsc, time::Duration};
+    /// use writeback::{Cache, Event, backend::Memory};
+    ///
+    /// let (tell, told) = mpsc::channel();
+    /// let cache = Cache::builder()
+    ///     .capacity(100)
+    ///     .backend(Memory::new())
+    ///     .listener(move |event| {
+    ///         if let Event::Flushed { operations, trigger, .. } = event {
+    ///             let _ = tell.send((*operations, *trigger));
+    ///         }
+    ///     })
+    ///     .open::<u64, u64>()?;
+    /// cache.put(1, 1)?;
+    /// cache.flush()?;
+    /// assert_eq!(told.recv_timeout(Duration::from_secs(10))?, (1, writeback::FlushTrigger::Explicit));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn listener(mut self, listener: impl FnMut(&Event) + Send + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
     fn check(&self) -> Result<(), OpenError> {
         let bad = |setting, value: String, hint| Err(OpenError::BadSetting { setting, value, hint });
         if self.capacity == 0 {
@@ -276,6 +336,15 @@ impl<B, W, S, J> Builder<B, W, S, J> {
                 "max_delay",
                 "0".into(),
                 "give a time to collect writes in, or use Ack::Backend to write through",
+            );
+        }
+        if let Some(limit) = self.stall_limit
+            && limit <= self.max_delay
+        {
+            return bad(
+                "stall_limit",
+                format!("{limit:?}"),
+                "more than max_delay: until then an entry may be dirty",
             );
         }
         let (first, longest) = self.retry;
@@ -308,7 +377,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         S: BuildHasher + Send + Sync + 'static,
         J: Journaled<K, V>,
     {
-        let (parts, crew) = self.assemble()?;
+        let (parts, mut crew) = self.assemble()?;
         let keeper = match &parts.store.journal {
             None => None,
             Some(journaling) => {
@@ -321,12 +390,19 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         let courier = Arc::clone(&crew.courier);
         let carrying = Arc::clone(&courier);
         let named = |name: &str| thread::Builder::new().name(name.into());
-        let spawned = named("writeback-courier").spawn(move || carrying.run()).and_then(|carrier| {
+        let (events, listener) = (parts.desk.events.clone(), crew.listener.take());
+        let telling = events.clone().zip(listener).map(|(events, listener)| {
+            // Nobody joins it: a listener may never come back.
+            named("writeback-listener").spawn(move || events.run(listener))
+        });
+        let spawned = telling.transpose().and_then(|_| {
+            let carrier = named("writeback-courier").spawn(move || carrying.run())?;
             let flusher = named("writeback-flusher").spawn(move || crew.flusher().run())?;
             Ok((carrier, flusher))
         });
         let (courier, flusher) = spawned.map_err(|error| {
             courier.close();
+            events.iter().for_each(|events| events.close());
             if let Some(journaling) = &parts.store.journal {
                 journaling.journal.commits.stop();
             }
@@ -385,7 +461,14 @@ impl<B, W, S, J> Builder<B, W, S, J> {
                 make_store(Some(begun))
             })?,
         };
-        let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new()));
+        let events = self.listener.is_some().then(|| Arc::new(Mailbox::new()));
+        if let (Some(events), Some(recovery)) = (&events, &recovery)
+            && (recovery.entries > 0 || !recovery.damage.is_empty())
+        {
+            let (entries, damage) = (recovery.entries, recovery.damage.clone());
+            events.post(Event::Recovered { entries, damage });
+        }
+        let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new(events)));
         let note = opening::leave_note(&store, &*backend)?;
         let settings = Settings {
             max_delay: self.max_delay,
@@ -394,6 +477,10 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             first_retry: self.retry.0,
             retry_cap: self.retry.1,
             pin_to: self.pin_flusher.and_then(|core| cores.get(core)).map(|core| core.id),
+            name: Arc::clone(&self.name),
+            stall_limit: self
+                .stall_limit
+                .unwrap_or_else(|| self.max_delay.saturating_add(self.max_delay.max(Duration::from_secs(1)))),
             opened_at: self.clock.now(),
             clock: self.clock,
         };
@@ -402,6 +489,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             write_timeout: self.write_timeout,
             cache_absent: self.cache_absent,
             drain_on_drop: self.drain_on_drop,
+            name: self.name,
             cores,
         };
         let journal = store.journal.as_ref().map(|journaling| Arc::clone(&journaling.journal));
@@ -412,6 +500,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             settings,
             rings,
             slots,
+            listener: self.listener,
         };
         Ok((Parts { store, backend, desk, policies, recovery, note }, crew))
     }
@@ -468,6 +557,8 @@ pub(crate) struct Crew<K, V, S> {
     settings: Settings,
     rings: Vec<Consumer>,
     slots: Slots,
+    /// Not the flusher's: for a thread of its own.
+    listener: Option<Listener>,
 }
 
 impl<K, V, S> Crew<K, V, S>

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::request::{Answer, Reply};
+use super::{
+    ages::Ages,
+    request::{Answer, Reply},
+};
 use crate::{BackendError, table::Position};
 
 /// A number that grows with everything that happens to the book. A barrier is one, and covers what came before it.
@@ -79,6 +82,10 @@ pub(crate) struct Pending {
     now: Moment,
     queued: usize,
     parked: usize,
+    /// Since when the places are dirty that are not parked.
+    ages: Ages,
+    /// How many were parked since this was asked for, the first one's error, and their most attempts.
+    new_parked: Option<(usize, BackendError, u32)>,
     /// How many writers wait for a certain version.
     waiting: usize,
     /// Answers that are due, once the caller has written down what they speak of.
@@ -97,6 +104,8 @@ impl Pending {
             now: 0,
             queued: 0,
             parked: 0,
+            ages: Ages::default(),
+            new_parked: None,
             waiting: 0,
             outbox: Vec::new(),
         }
@@ -130,6 +139,16 @@ impl Pending {
         self.parked
     }
 
+    /// Since when the oldest place has been dirty, whatever became of it; parked ones do not count.
+    pub(crate) fn oldest_dirty(&self) -> Option<Duration> {
+        self.ages.oldest()
+    }
+
+    /// How many were parked since the last call, the first one's error, and how often one of them was tried at most.
+    pub(crate) fn take_new_parked(&mut self) -> Option<(usize, BackendError, u32)> {
+        self.new_parked.take()
+    }
+
     /// A ring or the map named this place; it has been dirty since `since` at the earliest.
     pub(crate) fn heard(&mut self, at: Position, since: Duration) {
         let moment = self.tick();
@@ -146,6 +165,7 @@ impl Pending {
         // A place that is known stays where it is: what is in the book is older, and its turn covers this.
         if let std::collections::hash_map::Entry::Vacant(entry) = self.keys.entry(at) {
             entry.insert(fresh);
+            self.ages.enter(since);
             self.queue.push_back((at, moment));
             self.queued += 1;
         }
@@ -246,6 +266,9 @@ impl Pending {
     pub(crate) fn settled(&mut self, at: Position) {
         if let Some(key) = self.keys.remove(&at) {
             self.leave(key.state);
+            if key.state != State::Parked {
+                self.ages.leave(key.since);
+            }
             self.count(key.moment, Moment::MAX, None);
             self.count_cut(key.owes, Moment::MAX);
             self.waiting -= key.waiters.len();
@@ -260,6 +283,8 @@ impl Pending {
         key.state = State::Queued;
         key.moment = taken.moment;
         key.owes = taken.moment;
+        self.ages.leave(key.since);
+        self.ages.enter(copied_at);
         key.since = copied_at;
         key.failures = 0;
         let waiters = key.waiters.len();
@@ -297,6 +322,10 @@ impl Pending {
             }
             None => {
                 self.parked += 1;
+                self.ages.leave(key.since);
+                let (count, _, most) = self.new_parked.get_or_insert_with(|| (0, error.clone(), 0));
+                *count += 1;
+                *most = key.attempts.max(*most);
                 State::Parked
             }
         };
@@ -344,6 +373,9 @@ impl Pending {
     fn requeue(&mut self, at: Position, moment: Moment) {
         if let Some(key) = self.keys.get_mut(&at) {
             let state = std::mem::replace(&mut key.state, State::Queued);
+            if state == State::Parked {
+                self.ages.enter(key.since);
+            }
             self.leave(state);
             self.enqueue(at, moment, true);
         }
