@@ -4,6 +4,8 @@
 
 pub mod backend;
 pub mod codec;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 
 mod cache;
 mod clock;

@@ -175,7 +175,7 @@ pub struct Stats {
     pub max_weight: Option<u64>,
     /// Entries whose newest version is not in the backend yet.
     pub dirty: usize,
-    /// How long the oldest entry has been dirty that is not parked, by the cache's clock. Never less than it really is, and
+    /// How long the oldest entry has been dirty that was not parked, by the cache's clock. Never less than it really is, and
     /// at most an eighth of `max_delay` more; an entry that became dirty within that time may not be seen yet. `None`: there
     /// is none.
     pub oldest_dirty_age: Option<Duration>,

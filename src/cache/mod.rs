@@ -6,6 +6,7 @@ mod flights;
 mod handle;
 mod journaled;
 mod load;
+mod observe;
 mod opening;
 mod ticket;
 mod write;

@@ -37,6 +37,8 @@ struct Key {
     owes: Moment,
     /// Since when the place has been dirty; never earlier than it really was.
     since: Duration,
+    /// Its age counts. Not once it was parked, also when it is tried again: it is as old as it is because it was refused.
+    is_aging: bool,
     /// The version that was tried last, and how often.
     version: u64,
     attempts: u32,
@@ -82,7 +84,7 @@ pub(crate) struct Pending {
     now: Moment,
     queued: usize,
     parked: usize,
-    /// Since when the places are dirty that are not parked.
+    /// Since when the places have been dirty whose age counts.
     ages: Ages,
     /// How many were parked since this was asked for, the first one's error, and their most attempts.
     new_parked: Option<(usize, BackendError, u32)>,
@@ -139,7 +141,7 @@ impl Pending {
         self.parked
     }
 
-    /// Since when the oldest place has been dirty, whatever became of it; parked ones do not count.
+    /// Since when the oldest place has been dirty, whatever became of it; what was parked does not count.
     pub(crate) fn oldest_dirty(&self) -> Option<Duration> {
         self.ages.oldest()
     }
@@ -157,6 +159,7 @@ impl Pending {
             moment,
             owes: moment,
             since,
+            is_aging: true,
             version: 0,
             attempts: 0,
             failures: 0,
@@ -266,7 +269,7 @@ impl Pending {
     pub(crate) fn settled(&mut self, at: Position) {
         if let Some(key) = self.keys.remove(&at) {
             self.leave(key.state);
-            if key.state != State::Parked {
+            if key.is_aging {
                 self.ages.leave(key.since);
             }
             self.count(key.moment, Moment::MAX, None);
@@ -283,7 +286,9 @@ impl Pending {
         key.state = State::Queued;
         key.moment = taken.moment;
         key.owes = taken.moment;
-        self.ages.leave(key.since);
+        if std::mem::replace(&mut key.is_aging, true) {
+            self.ages.leave(key.since);
+        }
         self.ages.enter(copied_at);
         key.since = copied_at;
         key.failures = 0;
@@ -322,7 +327,9 @@ impl Pending {
             }
             None => {
                 self.parked += 1;
-                self.ages.leave(key.since);
+                if std::mem::take(&mut key.is_aging) {
+                    self.ages.leave(key.since);
+                }
                 let (count, _, most) = self.new_parked.get_or_insert_with(|| (0, error.clone(), 0));
                 *count += 1;
                 *most = key.attempts.max(*most);
@@ -373,9 +380,6 @@ impl Pending {
     fn requeue(&mut self, at: Position, moment: Moment) {
         if let Some(key) = self.keys.get_mut(&at) {
             let state = std::mem::replace(&mut key.state, State::Queued);
-            if state == State::Parked {
-                self.ages.enter(key.since);
-            }
             self.leave(state);
             self.enqueue(at, moment, true);
         }

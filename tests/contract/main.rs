@@ -12,6 +12,7 @@ mod coalescing;
 mod common;
 mod deadlines;
 mod durability;
+mod events;
 mod eviction;
 mod failures;
 mod handles;
