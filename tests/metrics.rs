@@ -73,7 +73,9 @@ fn what_is_exported_is_what_the_statistics_say() {
     metrics::with_local_recorder(&book, || {
         writeback::metrics::describe();
         for round in 0..3 {
-            (0..10).for_each(|key| drop(plain.put(key, round).unwrap()));
+            for key in 0..10 {
+                plain.put(key, round).unwrap();
+            }
         }
         plain.flush().unwrap();
         plain.export_metrics();
