@@ -4,6 +4,8 @@
 
 pub mod backend;
 pub mod codec;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 
 mod cache;
 mod clock;
@@ -11,6 +13,7 @@ mod context;
 mod dirty_map;
 mod epochs;
 mod error;
+mod events;
 mod fault;
 #[cfg(all(feature = "faults", not(crossbeam_loom)))]
 #[doc(hidden)]
@@ -36,7 +39,7 @@ mod table;
 pub use backend::{Answers, Backend, BackendError, Batch, Change, ErrorClass, Op};
 pub use cache::{
     Ack, Builder, ByWeight, Cache, Closed, DeadLetter, DeadLetterId, Handle, Invalidated, Journaled,
-    Recovery, Retried, Ticket, Weigh, WithJournal,
+    Recovery, Retried, Ticket, WeakCache, Weigh, WithJournal,
 };
 pub use clock::{Clock, ManualClock};
 #[cfg(feature = "serde")]
@@ -44,12 +47,13 @@ pub use codec::Postcard;
 pub use codec::{Codec, CodecError, Plain, PlainBytes};
 pub use epochs::Version;
 pub use error::{Error, HandleError, OpenError};
+pub use events::{Event, FlushTrigger};
 pub use journal::{ClosedJournal, JournalContents, JournalEntry};
 pub use journal::{Damage, DamageKind, JournalError, JournalSync};
 pub use letters::{
     ClosedDeadLetters, Damage as DeadLetterDamage, DeadLetterEntry, DeadLetterError, State as DeadLetterState,
 };
-pub use stats::{JournalStats, Stats};
+pub use stats::{BatchSizes, JournalStats, Stats};
 
 /// A journal without its file, for the fuzzer.
 #[cfg(fuzzing)]

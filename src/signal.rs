@@ -26,6 +26,11 @@ impl Signal {
         Signal { clock, depth: AtomicU32::new(AWAKE), notified: Mutex::new(None), wakes: Condvar::new() }
     }
 
+    /// The time by which it sleeps.
+    pub(crate) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     /// Sleeps until a wake-up or, if there is a `timeout`, that long; not at all if `has_work` finds something.
     ///
     /// If it knows of something dirty, only [`Signal::wake`] wakes it, else every [`Signal::something_dirty`] does too.

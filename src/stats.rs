@@ -1,5 +1,7 @@
 //! What the engine counts, and a snapshot of it.
 
+use std::{ops::RangeInclusive, time::Duration};
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// Counters of one thread: only it writes them, anyone may read them.
@@ -60,6 +62,11 @@ pub(crate) struct FlushCounters {
     pub(crate) wakeups: Counter,
     /// 1: the breaker is open.
     pub(crate) breaker: Counter,
+    pub(crate) batch_sizes: BatchCounters,
+    /// In nanoseconds, how long the backend took for all batches.
+    pub(crate) backend_time: Counter,
+    /// Since when the oldest entry has been dirty.
+    pub(crate) oldest_dirty: Counter,
     pub(crate) overflows: Counter,
 }
 
@@ -67,6 +74,90 @@ impl Counter {
     pub(crate) fn set(&self, value: u64) {
         // Relaxed: a gauge.
         self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Counts a time; 584 years before it runs over.
+    pub(crate) fn add_time(&self, time: Duration) {
+        self.add(nanoseconds(time));
+    }
+
+    /// A gauge of a time, or of none.
+    pub(crate) fn set_time(&self, time: Option<Duration>) {
+        self.set(time.map_or(0, |time| nanoseconds(time).saturating_add(1)));
+    }
+
+    /// What [`Counter::set_time`] was given last.
+    pub(crate) fn time(&self) -> Option<Duration> {
+        self.get().checked_sub(1).map(Duration::from_nanos)
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Sizes of batches by their binary logarithm; the last one also counts all that are larger.
+const SIZES: usize = 24;
+
+/// The sizes of batches, as the flusher counts them.
+#[derive(Default)]
+pub(crate) struct BatchCounters {
+    counts: [Counter; SIZES],
+    operations: Counter,
+    largest: Counter,
+}
+
+impl BatchCounters {
+    pub(crate) fn note(&self, operations: usize) {
+        let bucket = operations.max(1).ilog2() as usize;
+        self.counts[bucket.min(SIZES - 1)].add(1);
+        self.operations.add(operations as u64);
+        self.largest.set(self.largest.get().max(operations as u64));
+    }
+
+    pub(crate) fn snapshot(&self) -> BatchSizes {
+        BatchSizes {
+            counts: self.counts.each_ref().map(Counter::get),
+            operations: self.operations.get(),
+            largest: self.largest.get(),
+        }
+    }
+}
+
+/// How many operations the batches had that the backend was given.
+#[derive(Debug, Clone, Default)]
+pub struct BatchSizes {
+    counts: [u64; SIZES],
+    operations: u64,
+    largest: u64,
+}
+
+impl BatchSizes {
+    /// Operations of all batches together, those that were sent again included.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// The mean; 0 if there was no batch yet.
+    #[must_use]
+    pub fn mean(&self) -> f64 {
+        let batches: u64 = self.counts.iter().sum();
+        if batches == 0 { 0.0 } else { self.operations as f64 / batches as f64 }
+    }
+
+    /// The largest batch; 0 if there was none yet.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.largest
+    }
+
+    /// A histogram: for sizes 1, 2–3, 4–7 and so on, how many batches had such a size. The last range is open.
+    pub fn buckets(&self) -> impl Iterator<Item = (RangeInclusive<u64>, u64)> + '_ {
+        self.counts.iter().enumerate().map(|(bucket, count)| {
+            let end = if bucket + 1 == SIZES { u64::MAX } else { (2 << bucket) - 1 };
+            (1 << bucket..=end, *count)
+        })
     }
 }
 
@@ -86,6 +177,10 @@ pub struct Stats {
     pub max_weight: Option<u64>,
     /// Entries whose newest version is not in the backend yet.
     pub dirty: usize,
+    /// How long the oldest entry has been dirty that was not parked, by the cache's clock. Never less than it really is, and
+    /// at most an eighth of `max_delay` more; an entry that became dirty within that time may not be seen yet. `None`: there
+    /// is none.
+    pub oldest_dirty_age: Option<Duration>,
     /// Operations that the backend is working on.
     pub in_flight: usize,
     /// Dirty entries that the backend has refused for good, and that are no dead letters; see
@@ -119,6 +214,10 @@ pub struct Stats {
     pub backend_errors: u64,
     /// Batches that the backend was given.
     pub batches: u64,
+    /// How large they were.
+    pub batch_sizes: BatchSizes,
+    /// How long the backend took for all of them that have come back, in real time; without the syncs of a journal.
+    pub backend_time: Duration,
     /// Batches that were sent because an entry had been dirty for `max_delay`, or was due for a retry.
     pub flushes_timer: u64,
     /// Batches that were sent because `flush_at` entries were dirty.
@@ -141,6 +240,10 @@ pub struct Stats {
     pub writer_waits: u64,
     /// How many times the flusher woke up.
     pub wakeups: u64,
+    /// Events that the listener was too slow for; see [`Event::Missed`](crate::Event::Missed).
+    pub events_dropped: u64,
+    /// How many times the listener has panicked.
+    pub listener_panics: u64,
     /// What the journal has done, if there is one.
     pub journal: Option<JournalStats>,
 }
@@ -159,7 +262,10 @@ pub struct JournalStats {
     /// Failed ones.
     pub sync_errors: u64,
     /// How long a sync that has not come back has been running.
-    pub sync_running: Option<std::time::Duration>,
+    pub sync_running: Option<Duration>,
+    /// How long the oldest write may have been waiting for a sync: the time since the last successful sync began, if something
+    /// was written or failed since. The oldest such write is at most this old. `None`: all is on stable storage.
+    pub sync_lag: Option<Duration>,
     /// Whether a sync has failed, and what was in the journal has not been written anew since. No write is acknowledged as
     /// [`Ack::Synced`](crate::Ack::Synced) until that is done.
     pub is_poisoned: bool,

@@ -20,6 +20,7 @@ use crate::{
     Backend, Clock, OpenError,
     context::{CacheId, Census},
     epochs::Epochs,
+    events::{Event, Listener, Mailbox},
     flusher::{Courier, Desk, Flusher, Settings},
     lane::Lanes,
     letters::Letters,
@@ -56,6 +57,9 @@ pub struct Builder<B = (), W = (), S = DefaultHasher, J = ()> {
     pin_flusher: Option<usize>,
     drain_on_drop: Duration,
     clock: Clock,
+    pub(super) name: Arc<str>,
+    pub(super) stall_limit: Option<Duration>,
+    pub(super) listener: Option<Listener>,
 }
 
 /// What an entry weighs: nothing, or what a closure says.
@@ -106,6 +110,9 @@ impl Builder {
             pin_flusher: None,
             drain_on_drop: Duration::from_secs(30),
             clock: Clock::system(),
+            name: "default".into(),
+            stall_limit: None,
+            listener: None,
         }
     }
 }
@@ -135,6 +142,9 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             pin_flusher: self.pin_flusher,
             drain_on_drop: self.drain_on_drop,
             clock: self.clock,
+            name: self.name,
+            stall_limit: self.stall_limit,
+            listener: self.listener,
         }
     }
 
@@ -279,6 +289,15 @@ impl<B, W, S, J> Builder<B, W, S, J> {
                 "give a time to collect writes in, or use Ack::Backend to write through",
             );
         }
+        if let Some(limit) = self.stall_limit
+            && limit <= self.max_delay
+        {
+            return bad(
+                "stall_limit",
+                format!("{limit:?}"),
+                "more than max_delay: until then an entry may be dirty",
+            );
+        }
         let (first, longest) = self.retry;
         if first.is_zero() || longest < first {
             let value = format!("{first:?}, {longest:?}");
@@ -309,7 +328,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         S: BuildHasher + Send + Sync + 'static,
         J: Journaled<K, V>,
     {
-        let (parts, crew) = self.assemble()?;
+        let (parts, mut crew) = self.assemble()?;
         let keeper = match &parts.store.journal {
             None => None,
             Some(journaling) => {
@@ -322,12 +341,19 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         let courier = Arc::clone(&crew.courier);
         let carrying = Arc::clone(&courier);
         let named = |name: &str| thread::Builder::new().name(name.into());
-        let spawned = named("writeback-courier").spawn(move || carrying.run()).and_then(|carrier| {
+        let (events, listener) = (parts.desk.events.clone(), crew.listener.take());
+        let telling = events.clone().zip(listener).map(|(events, listener)| {
+            // Nobody joins it: a listener may never come back.
+            named("writeback-listener").spawn(move || events.run(listener))
+        });
+        let spawned = telling.transpose().and_then(|_| {
+            let carrier = named("writeback-courier").spawn(move || carrying.run())?;
             let flusher = named("writeback-flusher").spawn(move || crew.flusher().run())?;
             Ok((carrier, flusher))
         });
         let (courier, flusher) = spawned.map_err(|error| {
             courier.close();
+            events.iter().for_each(|events| events.close());
             if let Some(journaling) = &parts.store.journal {
                 journaling.journal.commits.stop();
             }
@@ -391,7 +417,14 @@ impl<B, W, S, J> Builder<B, W, S, J> {
                 make_store(Some(begun))
             })?,
         };
-        let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new(letters)));
+        let events = self.listener.is_some().then(|| Arc::new(Mailbox::new()));
+        if let (Some(events), Some(recovery)) = (&events, &recovery)
+            && (recovery.entries > 0 || !recovery.damage.is_empty())
+        {
+            let (entries, damage) = (recovery.entries, recovery.damage.clone());
+            events.post(Event::Recovered { entries, damage });
+        }
+        let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new(letters, events)));
         let note = opening::leave_note(&store, &*backend)?;
         let settings = Settings {
             max_delay: self.max_delay,
@@ -400,6 +433,10 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             first_retry: self.retry.0,
             retry_cap: self.retry.1,
             pin_to: self.pin_flusher.and_then(|core| cores.get(core)).map(|core| core.id),
+            name: Arc::clone(&self.name),
+            stall_limit: self
+                .stall_limit
+                .unwrap_or_else(|| self.max_delay.saturating_add(self.max_delay.max(Duration::from_secs(1)))),
             opened_at: self.clock.now(),
             clock: self.clock,
         };
@@ -408,6 +445,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             write_timeout: self.write_timeout,
             cache_absent: self.cache_absent,
             drain_on_drop: self.drain_on_drop,
+            name: self.name,
             cores,
         };
         let journal = store.journal.as_ref().map(|journaling| Arc::clone(&journaling.journal));
@@ -418,6 +456,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             settings,
             rings,
             slots,
+            listener: self.listener,
         };
         Ok((Parts { store, backend, desk, policies, recovery, note }, crew))
     }
@@ -474,6 +513,8 @@ pub(crate) struct Crew<K, V, S> {
     settings: Settings,
     rings: Vec<Consumer>,
     slots: Slots,
+    /// Not the flusher's: for a thread of its own.
+    listener: Option<Listener>,
 }
 
 impl<K, V, S> Crew<K, V, S>

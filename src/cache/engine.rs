@@ -88,6 +88,8 @@ pub(super) struct Policies {
     pub(super) write_timeout: Duration,
     pub(super) cache_absent: bool,
     pub(super) drain_on_drop: Duration,
+    /// What the cache is called.
+    pub(super) name: Arc<str>,
     /// The cores that this process may use.
     pub(super) cores: Vec<core_affinity::CoreId>,
 }
@@ -333,6 +335,8 @@ where
         let (weight, max_weight) = store.weight();
         let (puts, removes) = (mine.puts.get(), mine.removes.get());
         let (dirty, backend_writes) = (store.dirty(), flusher.writes.get());
+        let oldest_dirty = flusher.oldest_dirty.time().filter(|_| dirty > 0);
+        let events = self.desk.events.as_ref();
         let [flushes_timer, flushes_threshold, flushes_pressure, flushes_explicit] =
             flusher.by_trigger.each_ref().map(crate::stats::Counter::get);
         Stats {
@@ -341,6 +345,7 @@ where
             weight,
             max_weight,
             dirty,
+            oldest_dirty_age: oldest_dirty.map(|since| store.signal.now().saturating_sub(since)),
             in_flight: flusher.in_flight.get() as usize,
             parked: flusher.parked.get() as usize,
             dead_letters: self.desk.letters.open(),
@@ -357,6 +362,8 @@ where
             backend_writes,
             backend_errors: flusher.errors.get(),
             batches: flusher.batches.get(),
+            batch_sizes: flusher.batch_sizes.snapshot(),
+            backend_time: Duration::from_nanos(flusher.backend_time.get()),
             flushes_timer,
             flushes_threshold,
             flushes_pressure,
@@ -369,12 +376,18 @@ where
             ring_overflows: flusher.overflows.get(),
             writer_waits: mine.waits.get(),
             wakeups: flusher.wakeups.get(),
+            events_dropped: events.map_or(0, |events| events.dropped()),
+            listener_panics: events.map_or(0, |events| events.panics()),
             journal: self.journal().map(|journal| journal.stats()),
         }
     }
 }
 
 impl<K, V, S> Engine<K, V, S> {
+    pub(super) fn name(&self) -> &str {
+        &self.policies.name
+    }
+
     pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
         self.store.journal.as_ref().map(|journaling| &journaling.journal)
     }

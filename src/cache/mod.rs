@@ -7,6 +7,7 @@ mod handle;
 mod journaled;
 mod letters;
 mod load;
+mod observe;
 mod opening;
 mod ticket;
 mod write;
@@ -16,7 +17,7 @@ use std::{
     fmt,
     hash::{BuildHasher, Hash},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
@@ -476,6 +477,12 @@ where
         self.engine.capacity()
     }
 
+    /// What it is called: see [`Builder::name`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.engine.name()
+    }
+
     /// What the cache has done so far, and what it holds. Costs a few microseconds.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -489,8 +496,43 @@ impl<K, V, S> Clone for Cache<K, V, S> {
     }
 }
 
+impl<K, V, S> Cache<K, V, S> {
+    /// A reference that does not keep the cache open: for a [listener](Builder::listener), or whoever else the cache itself
+    /// keeps alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakCache<K, V, S> {
+        WeakCache { engine: Arc::downgrade(&self.engine) }
+    }
+}
+
+/// A reference to a cache that does not keep it open; made by [`Cache::downgrade`].
+pub struct WeakCache<K, V, S = DefaultHasher> {
+    engine: Weak<Engine<K, V, S>>,
+}
+
+impl<K, V, S> WeakCache<K, V, S> {
+    /// The cache, if its last reference was not dropped yet. What this returns counts as one: if it is the last, its drop
+    /// closes the cache, and waits for that.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Cache<K, V, S>> {
+        self.engine.upgrade().map(|engine| Cache { engine })
+    }
+}
+
+impl<K, V, S> Clone for WeakCache<K, V, S> {
+    fn clone(&self) -> Self {
+        WeakCache { engine: Weak::clone(&self.engine) }
+    }
+}
+
+impl<K, V, S> fmt::Debug for WeakCache<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakCache").finish_non_exhaustive()
+    }
+}
+
 impl<K, V, S> fmt::Debug for Cache<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").finish_non_exhaustive()
+        f.debug_struct("Cache").field("name", &self.engine.name()).finish_non_exhaustive()
     }
 }

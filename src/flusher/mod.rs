@@ -8,6 +8,7 @@
 //!
 //! It sleeps until the next deadline, or, when nothing is dirty, until somebody wakes it.
 
+mod ages;
 mod backoff;
 mod bisect;
 mod breaker;
@@ -15,7 +16,9 @@ mod checkpoint;
 mod courier;
 mod letters;
 mod pending;
+mod report;
 mod request;
+mod trouble;
 
 use std::{
     collections::VecDeque,
@@ -31,6 +34,7 @@ use crate::{
     backend::{BackendError, Batch, Change, ErrorClass, Op},
     clock::Clock,
     epochs::Checkpoint,
+    events::{FlushTrigger as Trigger, Mailbox},
     fault,
     journal::Appender,
     letters::Letters,
@@ -49,16 +53,8 @@ use checkpoint::{CHECKPOINT_PAUSE, Cut, Dead};
 pub(crate) use courier::Courier;
 use courier::{Delivered, Fate};
 use pending::{Pending, Taken};
+use report::{Outcome, Reporter};
 pub(crate) use request::{Ended, Reply, Request, Requests};
-
-/// Why a batch is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trigger {
-    Timer,
-    Threshold,
-    Pressure,
-    Explicit,
-}
 
 /// What one round of the flusher came to.
 pub(crate) enum Round {
@@ -79,6 +75,9 @@ pub(crate) struct Settings {
     pub(crate) retry_cap: Duration,
     pub(crate) pin_to: Option<usize>,
     pub(crate) clock: Clock,
+    /// The cache's, for the log.
+    pub(crate) name: Arc<str>,
+    pub(crate) stall_limit: Duration,
     /// Before the first write, by the clock.
     pub(crate) opened_at: Duration,
 }
@@ -91,16 +90,14 @@ pub(crate) struct Desk {
     pub(crate) last_error: Mutex<Option<BackendError>>,
     /// What was refused for good.
     pub(crate) letters: Letters,
+    /// What a listener is told, if there is one.
+    pub(crate) events: Option<Arc<Mailbox>>,
 }
 
 impl Desk {
-    pub(crate) fn new(letters: Letters) -> Self {
-        Desk {
-            requests: Requests::new(),
-            counters: FlushCounters::default(),
-            last_error: Mutex::new(None),
-            letters,
-        }
+    pub(crate) fn new(letters: Letters, events: Option<Arc<Mailbox>>) -> Self {
+        let (requests, counters) = (Requests::new(), FlushCounters::default());
+        Desk { requests, counters, last_error: Mutex::new(None), letters, events }
     }
 }
 
@@ -120,6 +117,7 @@ fn cargo_size(sync: Duration, batch: Duration) -> usize {
 /// A batch that is on its way.
 struct Away {
     taken: Vec<Taken>,
+    trigger: Trigger,
     /// When its entries were copied, by the clock.
     copied_at: Duration,
     /// In real time, since when it is the next that the backend is asked for.
@@ -142,6 +140,7 @@ pub(crate) struct Flusher<K, V, S> {
     backoff: Backoff,
     breaker: Breaker,
     bisection: Bisection,
+    reporter: Reporter,
     checkpoint: Checkpoint,
     /// With a journal: the second half of a checkpoint.
     cut: Option<Cut>,
@@ -201,6 +200,7 @@ where
             backoff,
             breaker: Breaker::new(backoff),
             bisection: Bisection::default(),
+            reporter: Reporter::new(Arc::clone(&settings.name), settings.max_delay, settings.stall_limit),
             checkpoint: Checkpoint::new(),
             cut: None,
             dead: Vec::new(),
@@ -263,6 +263,7 @@ where
         self.tend_checkpoint();
         let now = self.settings.clock.now();
         self.pending.retry_due(now);
+        self.watch(now);
         if self.away.is_empty()
             && let Some(trigger) = self.trigger(now)
             && self.send(trigger, now)
@@ -412,12 +413,13 @@ where
             operations += batch.len() as u64;
             let counters = &self.desk.counters;
             counters.batches.add(1);
+            counters.batch_sizes.note(batch.len());
             counters.by_trigger[trigger as usize].add(1);
             if fault::broken("clean-after-answer") {
                 self.settle(&taken, &batch, vec![Ok(()); batch.len()], now);
                 taken.clear();
             }
-            self.away.push_back(Away { taken, copied_at: now, since: Instant::now() });
+            self.away.push_back(Away { taken, trigger, copied_at: now, since: Instant::now() });
             cargo.push_back(batch);
         }
         if cargo.is_empty() {
@@ -434,9 +436,12 @@ where
         while let Some(Delivered { batch, fate }) = self.courier.take_back() {
             let Some(away) = self.away.pop_front() else { return };
             let operations = batch.len() as u64;
+            let mut outcome = None;
             match fate {
                 Fate::Answered { answers, is_whole, panicked, took, synced } => {
                     self.desk.counters.panics.add(u64::from(panicked));
+                    self.desk.counters.backend_time.add_time(took);
+                    outcome = Some(Outcome::new(&batch, &answers, took, away.trigger));
                     self.judge(away, &batch, answers, is_whole);
                     fault::point("flush: settled");
                     self.cargo_size = match synced {
@@ -455,6 +460,7 @@ where
                 next.since = Instant::now();
             }
             // The statistics are up to date for whoever hears of it now.
+            outcome.iter().for_each(|outcome| self.report(outcome));
             self.pending.deliver();
             self.store.room.notify();
         }
@@ -655,7 +661,9 @@ where
         let mut timeout = until.map(|until| clock.real(until.saturating_sub(now)));
         let wants_checkpoint = self.wants_checkpoint();
         let wanted = wants_checkpoint.then_some(CHECKPOINT_PAUSE);
-        for pause in [wanted, self.next_look(), self.until_healing()].into_iter().flatten() {
+        for pause in
+            [wanted, self.next_look(), self.until_healing(), self.until_watch()].into_iter().flatten()
+        {
             timeout = Some(timeout.map_or(pause, |timeout| timeout.min(pause)));
         }
         let (store, requests, courier) = (&self.store, &self.desk.requests, &self.courier);
@@ -695,6 +703,7 @@ impl<K, V, S> Drop for Flusher<K, V, S> {
         for reply in replies.chain(self.checkpoint_replies.drain(..)).chain(self.drain_replies.drain(..)) {
             reply.answer(answer.clone());
         }
+        self.end_of_report();
         self.store.room.notify();
     }
 }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::request::{Answer, Reply};
+use super::{
+    ages::Ages,
+    request::{Answer, Reply},
+};
 use crate::{BackendError, table::Position};
 
 /// A number that grows with everything that happens to the book. A barrier is one, and covers what came before it.
@@ -34,6 +37,8 @@ struct Key {
     owes: Moment,
     /// Since when the place has been dirty; never earlier than it really was.
     since: Duration,
+    /// Its age counts. Not once it was parked, also when it is tried again: it is as old as it is because it was refused.
+    is_aging: bool,
     /// The version that was tried last, and how often.
     version: u64,
     attempts: u32,
@@ -83,6 +88,10 @@ pub(crate) struct Pending {
     now: Moment,
     queued: usize,
     parked: usize,
+    /// Since when the places have been dirty whose age counts.
+    ages: Ages,
+    /// How many were parked since this was asked for, the first one's error, and their most attempts.
+    new_parked: Option<(usize, BackendError, u32)>,
     /// How many writers wait for a certain version.
     waiting: usize,
     /// Answers that are due, once the caller has written down what they speak of.
@@ -101,6 +110,8 @@ impl Pending {
             now: 0,
             queued: 0,
             parked: 0,
+            ages: Ages::default(),
+            new_parked: None,
             waiting: 0,
             outbox: Vec::new(),
         }
@@ -134,6 +145,16 @@ impl Pending {
         self.parked
     }
 
+    /// Since when the oldest place has been dirty, whatever became of it; what was parked does not count.
+    pub(crate) fn oldest_dirty(&self) -> Option<Duration> {
+        self.ages.oldest()
+    }
+
+    /// How many were parked since the last call, the first one's error, and how often one of them was tried at most.
+    pub(crate) fn take_new_parked(&mut self) -> Option<(usize, BackendError, u32)> {
+        self.new_parked.take()
+    }
+
     /// A ring or the map named this place; it has been dirty since `since` at the earliest.
     pub(crate) fn heard(&mut self, at: Position, since: Duration) {
         let moment = self.tick();
@@ -142,6 +163,7 @@ impl Pending {
             moment,
             owes: moment,
             since,
+            is_aging: true,
             version: 0,
             attempts: 0,
             failures: 0,
@@ -150,6 +172,7 @@ impl Pending {
         // A place that is known stays where it is: what is in the book is older, and its turn covers this.
         if let std::collections::hash_map::Entry::Vacant(entry) = self.keys.entry(at) {
             entry.insert(fresh);
+            self.ages.enter(since);
             self.queue.push_back((at, moment));
             self.queued += 1;
         }
@@ -272,6 +295,9 @@ impl Pending {
     pub(crate) fn settled(&mut self, at: Position) {
         if let Some(key) = self.keys.remove(&at) {
             self.leave(key.state);
+            if key.is_aging {
+                self.ages.leave(key.since);
+            }
             self.count(key.moment, Moment::MAX, None);
             self.count_cut(key.owes, Moment::MAX);
             self.waiting -= key.waiters.len();
@@ -286,6 +312,10 @@ impl Pending {
         key.state = State::Queued;
         key.moment = taken.moment;
         key.owes = taken.moment;
+        if std::mem::replace(&mut key.is_aging, true) {
+            self.ages.leave(key.since);
+        }
+        self.ages.enter(copied_at);
         key.since = copied_at;
         key.failures = 0;
         let waiters = key.waiters.len();
@@ -330,6 +360,12 @@ impl Pending {
             }
             None => {
                 self.parked += 1;
+                if std::mem::take(&mut key.is_aging) {
+                    self.ages.leave(key.since);
+                }
+                let (count, _, most) = self.new_parked.get_or_insert_with(|| (0, error.clone(), 0));
+                *count += 1;
+                *most = key.attempts.max(*most);
                 State::Parked
             }
         };

@@ -56,6 +56,8 @@ struct State {
     stopped: bool,
     /// When the sync began that has not come back.
     running: Option<Instant>,
+    /// When the last sync began that has succeeded; at first, when the journal was opened.
+    covered_until: Instant,
 }
 
 /// What the journal's thread has to do next.
@@ -88,6 +90,7 @@ impl Commits {
                 wants_growth: false,
                 stopped: false,
                 running: None,
+                covered_until: Instant::now(),
             }),
             asked: Condvar::new(),
             done: Condvar::new(),
@@ -232,6 +235,14 @@ impl Commits {
         lock(&self.state).running.map(|begun| begun.elapsed())
     }
 
+    /// How long ago the last sync began that has succeeded, if `written` or a sync that runs or has failed say that something
+    /// was written since.
+    pub(crate) fn lag(&self, written: bool) -> Option<Duration> {
+        let state = lock(&self.state);
+        let is_behind = written || state.poisoned || state.running.is_some();
+        is_behind.then(|| state.covered_until.elapsed())
+    }
+
     /// Asks for more segments.
     pub(crate) fn ask_for_growth(&self) {
         let mut state = lock(&self.state);
@@ -291,6 +302,7 @@ impl Commits {
             match outcome {
                 Ok(()) => {
                     state.synced = number;
+                    state.covered_until = state.running.unwrap_or(state.covered_until);
                     state.poisoned = false;
                     state.poisoned_since = None;
                 }

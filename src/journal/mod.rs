@@ -96,6 +96,7 @@ impl Journal {
             syncs: count(&counters.syncs),
             sync_errors: count(&counters.sync_errors),
             sync_running: self.commits.running_for(),
+            sync_lag: self.commits.lag(self.written.load(Ordering::Relaxed)),
             is_poisoned: self.commits.is_poisoned(),
             copies: count(&counters.copies),
             retirements: count(&counters.retired),

@@ -1,6 +1,6 @@
 //! The contract of the cache, tested from outside: nothing here knows how the engine works.
 //!
-//! A test's name starts with the invariant (`c06`) or the known failure (`f21`) that it stands for. Tests wait for
+//! A test's name starts with the invariant (`c06`) or the known failure (`f21`) that it stands for, or with `e` for what is told of them. Tests wait for
 //! conditions and not for times, and say so when what they wait for never happened.
 
 // `drop` turns an answer into nothing at the end of a closure, also where the answer is only a number.
@@ -12,6 +12,7 @@ mod coalescing;
 mod common;
 mod deadlines;
 mod durability;
+mod events;
 mod eviction;
 mod failures;
 mod handles;
