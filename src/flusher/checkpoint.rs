@@ -50,10 +50,6 @@ pub(super) struct Cut {
     sync: Option<SyncNumber>,
 }
 
-/// A sync that never comes: a failed one may have lost the epoch that made these segments dead, and the one that heals does not
-/// write it again. The next retirement does.
-const AFTER_HEALING: SyncNumber = SyncNumber::MAX;
-
 /// Segments whose records are dead, and the sync after which they are so for good.
 pub(super) struct Dead {
     segments: Vec<u32>,
@@ -227,13 +223,6 @@ where
         fault::point("checkpoint: retired");
         self.store.epochs.retire(cut.target);
         self.pending.end_cut();
-        for dead in &mut self.dead {
-            if let Stage::Syncing(number) = &mut dead.stage
-                && *number == AFTER_HEALING
-            {
-                *number = journal.commits.request();
-            }
-        }
         let segments = journal.space().retire(cut.target);
         fault::point("checkpoint: segments dead");
         if !segments.is_empty() {
@@ -296,9 +285,9 @@ where
             Stage::Syncing(number) => {
                 match journal.commits.outcome(*number) {
                     Some(Ok(())) => dead.stage = dead.let_go(&journal, room, &guard),
-                    // That sync, and what heals it, may leave the retired epoch out.
-                    Some(Err(_)) => *number = AFTER_HEALING,
-                    None if *number != AFTER_HEALING && journal.is_low() => journal.commits.ask_for(*number),
+                    // The one that heals it covers the retired epoch, too: `heal` stores that once more.
+                    Some(Err(_)) => *number = journal.commits.request(),
+                    None if journal.is_low() => journal.commits.ask_for(*number),
                     None => {}
                 }
                 true
@@ -318,11 +307,7 @@ where
         }
         if self.healed_at.is_none_or(|tried| tried.elapsed() > HEAL_PAUSE) {
             journal.abandon_segments();
-            for dead in &mut self.dead {
-                if let Stage::Syncing(number) = &mut dead.stage {
-                    *number = AFTER_HEALING;
-                }
-            }
+            journal.restate();
             self.begin_checkpoint();
             self.heals = true;
             self.healed_at = Some(Instant::now());

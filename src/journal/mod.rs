@@ -245,6 +245,17 @@ impl Journal {
         self.generation.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Stores once more how many segments there are, and so makes the superblock's page one that the next sync writes, with
+    /// all that is in it: a sync that has failed may have dropped it, and the kernel may think that it is clean.
+    pub(crate) fn restate(&self) {
+        // With the lock under which the file grows, so that no older number goes over a newer one.
+        self.space.with_area(|area| {
+            let segments = format::checked(area.segments() as u64, self.salt());
+            // Release: as in `file::adjoin`.
+            self.superblock.store(live::SEGMENTS, segments, Ordering::Release);
+        });
+    }
+
     /// Something was written that the next sync should cover.
     pub(crate) fn note_written(&self) {
         // Relaxed: a hint for the interval. Looked at first, so that the line stays shared.
