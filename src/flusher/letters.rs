@@ -28,6 +28,14 @@ pub(super) fn refused(answers: &[Result<(), BackendError>]) -> Vec<(usize, Backe
     answers.iter().enumerate().filter_map(refused).collect()
 }
 
+/// What an error says of itself: that is the user's code.
+fn words(error: &BackendError) -> String {
+    // What is behind the words that every error has.
+    let said = || std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    catch_unwind(AssertUnwindSafe(said))
+        .unwrap_or_else(|_| "an error that panicked when it was asked what it says".to_owned())
+}
+
 impl<K, V, S> Flusher<K, V, S>
 where
     K: Hash + Eq + Clone,
@@ -110,9 +118,7 @@ where
                 at: *at,
                 version: op.version(),
                 class: error.class(),
-                // What is behind the words that every error has.
-                error: std::error::Error::source(error)
-                    .map_or_else(|| error.to_string(), ToString::to_string),
+                error: words(error),
                 attempts: op.attempt(),
                 first_dirty: times.of(self.pending.since(*at).unwrap_or(now)),
                 refused: times.wall,
