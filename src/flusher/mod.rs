@@ -14,6 +14,7 @@ mod bisect;
 mod breaker;
 mod checkpoint;
 mod courier;
+mod delivery;
 mod letters;
 mod pending;
 mod report;
@@ -23,7 +24,6 @@ mod trouble;
 use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hash},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,17 +31,16 @@ use std::{
 use crossbeam_epoch::LocalHandle;
 
 use crate::{
-    backend::{BackendError, Batch, Change, ErrorClass, Op},
+    backend::BackendError,
     clock::Clock,
     epochs::Checkpoint,
     events::{FlushTrigger as Trigger, Mailbox},
-    fault,
     journal::Appender,
     letters::Letters,
     recycle::Slots,
     ring::Consumer,
     stats::FlushCounters,
-    store::{Cleaned, Store},
+    store::Store,
     sync::{Mutex, Ordering, lock},
     table::Position,
 };
@@ -51,9 +50,9 @@ use bisect::Bisection;
 use breaker::Breaker;
 use checkpoint::{CHECKPOINT_PAUSE, Cut, Dead};
 pub(crate) use courier::Courier;
-use courier::{Delivered, Fate};
-use pending::{Pending, Taken};
-use report::{Outcome, Reporter};
+use delivery::Away;
+use pending::Pending;
+use report::Reporter;
 pub(crate) use request::{Ended, Reply, Request, Requests};
 
 /// What one round of the flusher came to.
@@ -104,25 +103,6 @@ impl Desk {
 /// While something is dirty the rings are drained this often in one `max_delay`: the age of an entry is known to this
 /// fraction.
 const DRAINS_PER_DELAY: u32 = 8;
-
-/// The most batches that are sent together.
-const LARGEST_CARGO: usize = 32;
-
-/// How many batches to send together, so that the sync before them takes at most a fifth of what they do.
-fn cargo_size(sync: Duration, batch: Duration) -> usize {
-    let batches = 4 * sync.as_nanos() / batch.as_nanos().max(1);
-    (batches.min(LARGEST_CARGO as u128) as usize).max(1)
-}
-
-/// A batch that is on its way.
-struct Away {
-    taken: Vec<Taken>,
-    trigger: Trigger,
-    /// When its entries were copied, by the clock.
-    copied_at: Duration,
-    /// In real time, since when it is the next that the backend is asked for.
-    since: Instant,
-}
 
 pub(crate) struct Flusher<K, V, S> {
     store: Arc<Store<K, V, S>>,
@@ -392,250 +372,6 @@ where
         }
         let due = |oldest: Duration| now >= oldest.saturating_add(self.settings.max_delay);
         self.pending.oldest().is_some_and(due).then_some(Trigger::Timer)
-    }
-
-    /// Sends a cargo off. `false`: nothing of what was queued is dirty any more.
-    fn send(&mut self, trigger: Trigger, now: Duration) -> bool {
-        let (mut cargo, mut operations) = (VecDeque::new(), 0);
-        let most = if self.breaker.is_open() { 1 } else { self.cargo_size };
-        while cargo.len() < most {
-            let (mut taken, batch) = match self.bisection.next() {
-                Some(part) => self.copy(part.into_iter(), now),
-                None if self.breaker.is_open() => {
-                    let probe = self.pending.take_probe();
-                    self.copy(probe.into_iter(), now)
-                }
-                None => self.fill(trigger, now),
-            };
-            if batch.is_empty() {
-                break;
-            }
-            operations += batch.len() as u64;
-            let counters = &self.desk.counters;
-            counters.batches.add(1);
-            counters.batch_sizes.note(batch.len());
-            counters.by_trigger[trigger as usize].add(1);
-            if fault::broken("clean-after-answer") {
-                self.settle(&taken, &batch, vec![Ok(()); batch.len()], now);
-                taken.clear();
-            }
-            self.away.push_back(Away { taken, trigger, copied_at: now, since: Instant::now() });
-            cargo.push_back(batch);
-        }
-        if cargo.is_empty() {
-            return false;
-        }
-        self.desk.counters.in_flight.set(operations);
-        self.courier.send(cargo);
-        true
-    }
-
-    /// Takes back what the courier has brought.
-    fn take_back(&mut self) {
-        let mut returned = Vec::new();
-        while let Some(Delivered { batch, fate }) = self.courier.take_back() {
-            let Some(away) = self.away.pop_front() else { return };
-            let operations = batch.len() as u64;
-            let mut outcome = None;
-            match fate {
-                Fate::Answered { answers, is_whole, panicked, took, synced } => {
-                    self.desk.counters.panics.add(u64::from(panicked));
-                    self.desk.counters.backend_time.add_time(took);
-                    outcome = Some(Outcome::new(&batch, &answers, took, away.trigger));
-                    self.judge(away, &batch, answers, is_whole);
-                    fault::point("flush: settled");
-                    self.cargo_size = match synced {
-                        _ if self.batch_limit < self.settings.batch_size => 1,
-                        Some(synced) => cargo_size(synced, took),
-                        None => self.cargo_size,
-                    };
-                }
-                Fate::Returned => returned.push(away.taken),
-            }
-            // Keys, values and errors are the user's, and so are their destructors.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(batch)));
-            let in_flight = &self.desk.counters.in_flight;
-            in_flight.set(in_flight.get().saturating_sub(operations));
-            if let Some(next) = self.away.front_mut() {
-                next.since = Instant::now();
-            }
-            // The statistics are up to date for whoever hears of it now.
-            outcome.iter().for_each(|outcome| self.report(outcome));
-            self.pending.deliver();
-            self.store.room.notify();
-        }
-        // The last first, so that they stand in the order of their age again.
-        returned.iter().rev().for_each(|taken| self.pending.untried(taken));
-    }
-
-    /// Copies what is to be written now, at most a batch of it.
-    fn fill(&mut self, trigger: Trigger, now: Duration) -> (Vec<Taken>, Batch<K, V>) {
-        // What is due within the next drain goes along: it would only make a small batch later.
-        let slack = self.settings.max_delay / DRAINS_PER_DELAY;
-        let due = now.saturating_add(slack).saturating_sub(self.settings.max_delay);
-        let can_be_due = now.saturating_add(slack) >= self.settings.max_delay;
-        let barrier = self.pending.barrier_moment();
-        let drain = self.draining.is_some();
-        let wanted = |since: Duration, moment| match trigger {
-            Trigger::Pressure | Trigger::Threshold => true,
-            Trigger::Timer => can_be_due && since <= due,
-            Trigger::Explicit => {
-                drain || barrier.is_some_and(|barrier| moment <= barrier) || (can_be_due && since <= due)
-            }
-        };
-        let mut batch = (Vec::new(), Vec::new());
-        while batch.1.len() < self.batch_limit
-            && let Some(next) = self.pending.take(wanted)
-        {
-            let is_suspect = self.pending.is_suspect(next.at);
-            if is_suspect && !batch.1.is_empty() {
-                self.pending.returned(&[next]);
-                break;
-            }
-            self.copy_one(next, now, &mut batch);
-            if is_suspect {
-                break;
-            }
-        }
-        (batch.0, Batch::new(batch.1))
-    }
-
-    /// Copies these places, which are in flight.
-    fn copy(&mut self, places: impl Iterator<Item = Taken>, now: Duration) -> (Vec<Taken>, Batch<K, V>) {
-        let mut batch = (Vec::new(), Vec::new());
-        places.for_each(|next| self.copy_one(next, now, &mut batch));
-        (batch.0, Batch::new(batch.1))
-    }
-
-    fn copy_one(&mut self, next: Taken, now: Duration, (taken, ops): &mut (Vec<Taken>, Vec<Op<K, V>>)) {
-        // A pin for each copy, so that a large batch does not hold up reclamation. A clone that panics is the
-        // user's; the entry stays dirty and is tried again like one that the backend refused.
-        let (store, local) = (&self.store, &self.local);
-        match catch_unwind(AssertUnwindSafe(|| store.copy_dirty(next.at, &local.pin()))) {
-            Ok(Some(entry)) => {
-                self.newest = self.newest.max(entry.version);
-                let attempt = self.pending.attempt(next.at, entry.version);
-                self.desk.counters.retries.add(u64::from(attempt > 1));
-                let change = entry.value.map_or(Change::Delete, Change::Upsert);
-                ops.push(Op::new(entry.key, change, entry.version, attempt));
-                taken.push(next);
-            }
-            // Cleaned before this was heard of.
-            Ok(None) => self.pending.settled(next.at),
-            Err(_) => {
-                let error = BackendError::transient("cloning the entry for the backend panicked");
-                let until = now + self.backoff.delay(self.pending.failures(next.at) + 1);
-                self.pending.failed(next.at, Some(until), &error, false);
-            }
-        }
-    }
-
-    /// What the answers say of the backend, and what is to be done about the batch.
-    fn judge(
-        &mut self,
-        away: Away,
-        batch: &Batch<K, V>,
-        answers: Vec<Result<(), BackendError>>,
-        is_whole: bool,
-    ) {
-        let refusal = answers.first().and_then(|first| first.as_ref().err()).cloned();
-        let is_transient = |answer: &Result<(), BackendError>| {
-            answer.as_ref().is_err_and(|error| error.class() == ErrorClass::Transient)
-        };
-        let nothing_for_now = answers.iter().all(is_transient);
-        if let Some(error) = &refusal
-            && is_whole
-            && !nothing_for_now
-            && batch.len() > 1
-        {
-            // For good, and for one of them.
-            *lock(&self.desk.last_error) = Some(error.clone());
-            self.desk.counters.errors.add(1);
-            return self.bisection.split(away.taken);
-        }
-        let stores = answers.iter().any(Result::is_ok);
-        // One that was refused often says nothing of the backend.
-        let is_suspect = batch.len() == 1
-            && !self.breaker.is_open()
-            && away.taken.first().is_some_and(|taken| self.pending.is_suspect(taken.at));
-        self.settle(&away.taken, batch, answers, away.copied_at);
-        let now = self.settings.clock.now();
-        if stores {
-            if self.breaker.close() {
-                self.pending.retry_recent();
-                if self.is_pressed {
-                    self.store.pressure.store(true, Ordering::Relaxed);
-                }
-            }
-        } else if nothing_for_now && !is_suspect && (is_whole || batch.len() > 1 || self.breaker.is_open()) {
-            self.breaker.open(now);
-            let held = self.bisection.abandon();
-            self.pending.returned(&held);
-            if let Some(error) = refusal {
-                self.pending.refuse_all(&error);
-            }
-        }
-        self.desk.counters.breaker.set(u64::from(self.breaker.is_open()));
-    }
-
-    /// Writes the answers into table and book.
-    fn settle(
-        &mut self,
-        taken: &[Taken],
-        batch: &Batch<K, V>,
-        answers: Vec<Result<(), BackendError>>,
-        copied_at: Duration,
-    ) {
-        let in_outage = self.breaker.is_open();
-        let now = self.settings.clock.now();
-        let answers = self.resolve_letters(taken, batch, answers);
-        let refused = letters::refused(&answers);
-        let mut delay = None;
-        let (mut stored, mut last_error) = (0, None);
-        for ((taken, op), answer) in taken.iter().zip(batch.ops()).zip(answers) {
-            let error = match answer {
-                Ok(()) => {
-                    stored += 1;
-                    let cleaned = self.store.mark_clean(taken.at, op.version(), &self.local.pin());
-                    match cleaned {
-                        Cleaned::Superseded if fault::broken("superseded-is-queued") => {
-                            self.pending.settled(taken.at);
-                        }
-                        Cleaned::Superseded => self.pending.superseded(*taken, op.version(), copied_at),
-                        Cleaned::Value => self.pending.settled(taken.at),
-                        Cleaned::Tombstone => {
-                            self.pending.settled(taken.at);
-                            self.graves.push_back((taken.at, op.version()));
-                        }
-                    }
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let until = match error.class() {
-                ErrorClass::Transient => {
-                    // One delay for all that failed together: they are tried again together.
-                    let failures = self.pending.failures(taken.at) + 1;
-                    let delay = *delay.get_or_insert_with(|| self.backoff.delay(failures));
-                    Some(now.saturating_add(delay))
-                }
-                ErrorClass::Permanent | ErrorClass::Conflict => None,
-            };
-            self.pending.failed(taken.at, until, &error, in_outage);
-            last_error = Some(error);
-        }
-        self.write_letters(taken, batch, refused, now);
-        self.batch_limit = if stored == 0 {
-            (batch.len() / 2).max(1)
-        } else {
-            self.batch_limit.saturating_mul(2).min(self.settings.batch_size)
-        };
-        let counters = &self.desk.counters;
-        counters.writes.add(stored);
-        counters.errors.add(batch.len() as u64 - stored);
-        counters.parked.set(self.pending.parked() as u64);
-        self.has_cleaned |= stored > 0;
-        *lock(&self.desk.last_error) = last_error;
     }
 
     /// Sleeps until something is due, or somebody calls.
