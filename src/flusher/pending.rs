@@ -311,7 +311,9 @@ impl Pending {
         let (state, before, owed) = (key.state, key.moment, key.owes);
         key.state = State::Queued;
         key.moment = taken.moment;
-        key.owes = taken.moment;
+        // Unless the journal has it once more since: what was written after that has a newer record anyway.
+        key.owes = owed.max(taken.moment);
+        let owes = key.owes;
         if std::mem::replace(&mut key.is_aging, true) {
             self.ages.leave(key.since);
         }
@@ -330,7 +332,7 @@ impl Pending {
         self.waiting -= waiters - key.waiters.len();
         self.leave(state);
         self.count(before, taken.moment, None);
-        self.count_cut(owed, taken.moment);
+        self.count_cut(owed, owes);
         self.enqueue(taken.at, taken.moment, still_wanted);
     }
 

@@ -179,3 +179,20 @@ fn what_was_not_tried_is_as_it_was() {
     book.superseded(Taken { at: at(2), moment: 99 }, 7, ms(9));
     assert_eq!(answer(&mut book, &reply), Some(true));
 }
+
+#[test]
+fn what_was_copied_while_it_was_in_flight_owes_once() {
+    let mut book = Pending::new();
+    (0..2).for_each(|i| book.heard(at(i), ms(i as u64)));
+    let taken = book.take(any).expect("the older one");
+    book.begin_cut();
+    assert_eq!(book.owing(), 2);
+    book.copied(at(0));
+    assert_eq!(book.owing(), 1);
+    // The answer comes late, and a newer version is there: it has a record of the new epoch.
+    book.superseded(taken, 1, ms(5));
+    book.settled(at(0));
+    assert_eq!(book.owing(), 1, "counted twice");
+    book.settled(at(1));
+    assert_eq!(book.owing(), 0);
+}
