@@ -204,19 +204,24 @@ fn synced(_: &mut Criterion) {
     );
 }
 
-/// A journal of `count` writes to `keys` keys that no backend has taken.
-fn left_behind(folder: &Path, keys: u64, count: u64) -> PathBuf {
-    let path = folder.join("left.journal");
-    let cache = Cache::builder()
+/// A cache that writes nothing to its backend.
+fn unflushed(path: &Path, keys: u64, bytes: u64) -> Cache<u64, u64> {
+    Cache::builder()
         .capacity(keys as usize)
         .backend(Nowhere { is_down: true })
         .drain_on_drop(Duration::ZERO)
         .max_delay(Duration::from_secs(3600))
         .flush_at(usize::MAX)
-        .journal(&path)
-        .journal_size(1 << 30)
-        .open::<u64, u64>()
-        .expect("opens");
+        .journal(path)
+        .journal_size(bytes)
+        .open()
+        .expect("opens")
+}
+
+/// A journal of `count` writes to `keys` keys that no backend has taken.
+fn left_behind(folder: &Path, keys: u64, count: u64) -> PathBuf {
+    let path = folder.join("left.journal");
+    let cache = unflushed(&path, keys, 1 << 30);
     let handle = cache.handle().expect("a lane");
     (0..count).for_each(|turn| assert!(handle.put(key(turn % keys), turn).is_ok()));
     cache.sync().expect("synced");
@@ -234,15 +239,7 @@ fn recovery(_: &mut Criterion) {
             let path = folder.path().join(format!("{round}.journal"));
             std::fs::copy(&left, &path).expect("a copy");
             let start = Instant::now();
-            let cache = Cache::builder()
-                .capacity(keys as usize)
-                .backend(Nowhere { is_down: true })
-                .drain_on_drop(Duration::ZERO)
-                .max_delay(Duration::from_secs(3600))
-                .flush_at(usize::MAX)
-                .journal(&path)
-                .open::<u64, u64>()
-                .expect("opens");
+            let cache = unflushed(&path, keys, 64 << 20);
             let opened = start.elapsed();
             assert_eq!(cache.get(&key(7)).expect("there"), Some(count - keys + 7));
             firsts.push(start.elapsed().as_secs_f64());

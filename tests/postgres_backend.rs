@@ -5,6 +5,8 @@
 
 #![cfg(feature = "postgres")]
 
+mod answers;
+
 use std::{
     sync::{
         Arc,
@@ -15,40 +17,16 @@ use std::{
 
 use postgres::{Client, NoTls, SimpleQueryMessage};
 use writeback::{
-    Ack, Answers, Backend, Batch, Cache, Change, Error, ErrorClass, Op,
+    Ack, Backend, Cache, Change, Error, ErrorClass, Op,
     backend::{
         CellError, Column, Columns, Postgres, PostgresOpenError, PostgresOptions, PostgresTable, RowReader,
         RowWriter, SqlKey, SqlValue,
     },
 };
 
-fn put<K, V>(key: K, value: V) -> Op<K, V> {
-    Op::new(key, Change::Upsert(value), 1, 1)
-}
+use answers::{STORED, TRANSIENT, apply, classes, del, put, stored};
 
-fn del<K, V>(key: K) -> Op<K, V> {
-    Op::new(key, Change::Delete, 1, 1)
-}
-
-fn apply<K: SqlKey, V: SqlValue>(table: &PostgresTable<K, V>, ops: Vec<Op<K, V>>) -> Answers {
-    table.apply(&Batch::new(ops))
-}
-
-#[track_caller]
-fn stored(answers: Answers) {
-    for (at, answer) in answers.as_slice().iter().enumerate() {
-        assert!(answer.is_ok(), "operation {at}: {answer:?}");
-    }
-}
-
-/// The class of each answer, `None` for what was stored.
-fn classes(answers: &Answers) -> Vec<Option<ErrorClass>> {
-    answers.as_slice().iter().map(|answer| answer.as_ref().err().map(|error| error.class())).collect()
-}
-
-const STORED: Option<ErrorClass> = None;
 const PERMANENT: Option<ErrorClass> = Some(ErrorClass::Permanent);
-const TRANSIENT: Option<ErrorClass> = Some(ErrorClass::Transient);
 
 /// A schema of its own on the server, gone on drop.
 struct Server {

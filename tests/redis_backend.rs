@@ -5,6 +5,8 @@
 
 #![cfg(feature = "redis")]
 
+mod answers;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -16,38 +18,14 @@ use std::{
 
 use redis::{Client, Commands, Connection};
 use writeback::{
-    Answers, Backend, Batch, Cache, Change, ErrorClass, Op,
+    Backend, Cache, Change, ErrorClass, Op,
     backend::{
         CellError, Column, Columns, Redis, RedisMap, RedisOpenError, RowReader, RowWriter, SqlKey, SqlValue,
     },
 };
 
-fn put<K, V>(key: K, value: V) -> Op<K, V> {
-    Op::new(key, Change::Upsert(value), 1, 1)
-}
+use answers::{STORED, TRANSIENT, apply, classes, del, put, stored};
 
-fn del<K, V>(key: K) -> Op<K, V> {
-    Op::new(key, Change::Delete, 1, 1)
-}
-
-fn apply<K: SqlKey, V: SqlValue>(map: &RedisMap<K, V>, ops: Vec<Op<K, V>>) -> Answers {
-    map.apply(&Batch::new(ops))
-}
-
-#[track_caller]
-fn stored(answers: Answers) {
-    for (at, answer) in answers.as_slice().iter().enumerate() {
-        assert!(answer.is_ok(), "operation {at}: {answer:?}");
-    }
-}
-
-fn classes(answers: &Answers) -> Vec<Option<ErrorClass>> {
-    answers.as_slice().iter().map(|answer| answer.as_ref().err().map(|error| error.class())).collect()
-}
-
-const STORED: Option<ErrorClass> = None;
-
-const TRANSIENT: Option<ErrorClass> = Some(ErrorClass::Transient);
 const CONFLICT: Option<ErrorClass> = Some(ErrorClass::Conflict);
 
 /// A prefix of its own on the server; its keys are gone on drop.
