@@ -78,6 +78,7 @@ mod on {
         "put: refused",
         // Somebody else does it for a writer that has stalled.
         "help: marked",
+        "help: found",
         "help: live",
         // The flusher.
         "flush: copied",

@@ -65,8 +65,8 @@ const SPOTS: &[Spot] = &[
     spot(&["head-off-first"], "pend", "pend: header", "put: lost"),
     spot(&["head-off-first"], "pend", "prepare: payload", "put: lost"),
     // A reader that helps, late; and one that need not.
-    spot(&["grace-period"], "put: published=3,help: marked=700", "help: live", "own stall").long(),
-    spot(&["grace-period"], "put: queued=5,help: marked=300", "help: live", "own stall").long(),
+    spot(&["grace-period"], "put: published=3,help: found=700", "help: live", "own stall").long(),
+    spot(&["grace-period"], "put: queued=5,help: found=300", "help: live", "own stall").long(),
     spot(&["flusher-makes-live"], "put: published", "flush: applied", ""),
     spot(&["flusher-makes-live"], "put: queued", "flush: settled", ""),
     spot(&["live-before-announced", "reader-makes-live"], "put: queued", "prepare", "stall"),

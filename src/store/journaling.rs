@@ -112,6 +112,7 @@ impl<K, V, S> Store<K, V, S> {
         }
         // Its lane named the slot before the word did. If none does any more, the writer was faster than we.
         let Some(record) = self.lanes.record_of(slot) else { return };
+        crate::fault::point("help: found");
         // SAFETY: it is the address of this slot's record: no slot's name is used again while `guard` is pinned, so the lane
         // that has it published it. The record's space is not used again before its epoch is retired, which its writer's
         // window holds up, and a grace period after that, which `guard` holds up. The area lives as long as the journal.
