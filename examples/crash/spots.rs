@@ -62,11 +62,13 @@ const SPOTS: &[Spot] = &[
     spot(&["pending-is-nothing", "live-before-publish"], "pend", "put: lost", ""),
     spot(&["pending-is-nothing", "live-before-publish"], "pend", "put: lost", "own stall"),
     spot(&["pending-is-nothing", "live-before-publish"], "window: entered=30,pend=60", "put: lost", "stall"),
+    // A seal half made, over that of an older lap.
+    spot(&["seal-end-first"], "", "segment: end", "checkpoint: segments returned"),
     spot(&["head-off-first"], "pend", "pend: header", "put: lost"),
     spot(&["head-off-first"], "pend", "prepare: payload", "put: lost"),
     // A reader that helps, late; and one that need not.
     spot(&["grace-period"], "put: published=3,help: found=700", "help: live", "own stall").long(),
-    spot(&["grace-period"], "put: queued=5,help: found=300", "help: live", "own stall").long(),
+    spot(&["grace-period"], "put: queued=5,help: found=700", "help: live", "own stall").long(),
     spot(&["flusher-makes-live"], "put: published", "flush: applied", ""),
     spot(&["flusher-makes-live"], "put: queued", "flush: settled", ""),
     spot(&["live-before-announced", "reader-makes-live"], "put: queued", "prepare", "stall"),
