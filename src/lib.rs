@@ -34,8 +34,8 @@ mod table;
 
 pub use backend::{Answers, Backend, BackendError, Batch, Change, ErrorClass, Op};
 pub use cache::{
-    Ack, Builder, ByWeight, Cache, Closed, Handle, Invalidated, Journaled, Recovery, Ticket, Weigh,
-    WithJournal,
+    Ack, Builder, ByWeight, Cache, Closed, Handle, Invalidated, Journaled, OnFull, Recovery, Ticket, Weigh,
+    WithJournal, WriteOptions,
 };
 pub use clock::{Clock, ManualClock};
 #[cfg(feature = "serde")]

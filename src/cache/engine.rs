@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ack, Closed, Invalidated, Recovery, flights::Flights};
+use super::{Ack, Closed, Invalidated, OnFull, Recovery, flights::Flights};
 use crate::{
     Error, HandleError, Stats,
     backend::{Backend, BackendError},
@@ -18,7 +18,7 @@ use crate::{
     flusher::{Desk, Ended, Reply, Request},
     journal::Journal,
     lane::Lease,
-    store::{Invalidation, Seen, Store},
+    store::{Budget, Invalidation, Seen, Store},
     sync::{Mutex, Ordering, lock},
 };
 
@@ -69,6 +69,8 @@ impl Thread {
 pub(super) struct Policies {
     pub(super) ack: Ack,
     pub(super) write_timeout: Duration,
+    pub(super) on_full: OnFull,
+    pub(super) longest_throttle: Duration,
     pub(super) cache_absent: bool,
     pub(super) drain_on_drop: Duration,
     /// The cores that this process may use.
@@ -215,26 +217,6 @@ where
         self.store.is_dirty(self.store.hash(key), key, &cx.pin())
     }
 
-    /// Posts a request to the flusher and waits for its answer.
-    pub(super) fn ask(&self, request: impl FnOnce(Arc<Reply>) -> Request) -> Result<(), Error> {
-        let reply = Reply::new();
-        match self.desk.requests.post(request(Arc::clone(&reply))) {
-            Ok(()) => self.store.signal.wake(),
-            // Everything is in the backend, also what this call is about.
-            Err(Ended::Drained) => return Ok(()),
-            Err(Ended::Stopped) => return Err(Error::Closed),
-        }
-        reply.wait().map_err(|(failed, cause)| Error::NotFlushed { failed, cause })
-    }
-
-    pub(super) fn flush(&self, cx: &Context) -> Result<(), Error> {
-        self.check_open()?;
-        if cx.is_pinned() {
-            return Err(Error::Reentrant);
-        }
-        self.ask(Request::Flush)
-    }
-
     pub(super) fn invalidate<Q>(&self, cx: &Context, key: &Q) -> Result<Invalidated, Error>
     where
         K: Borrow<Q>,
@@ -278,7 +260,7 @@ where
         Error::JournalFull { bytes, waited: start.elapsed(), cause: self.last_error() }
     }
 
-    fn last_error(&self) -> Option<BackendError> {
+    pub(super) fn last_error(&self) -> Option<BackendError> {
         lock(&self.desk.last_error).clone()
     }
 
@@ -308,6 +290,7 @@ where
     pub(super) fn stats(&self) -> Stats {
         let (mine, flusher, store) = (self.census.sum(), &self.desk.counters, &self.store);
         let (weight, max_weight) = store.weight();
+        let (dirty_bytes, max_dirty_bytes) = store.budget.as_ref().map_or((0, None), Budget::bytes);
         let (puts, removes) = (mine.puts.get(), mine.removes.get());
         let (dirty, backend_writes) = (store.dirty(), flusher.writes.get());
         let [flushes_timer, flushes_threshold, flushes_pressure, flushes_explicit] =
@@ -318,6 +301,9 @@ where
             weight,
             max_weight,
             dirty,
+            max_dirty: store.budget.as_ref().and_then(Budget::max_entries).map(|limit| limit as usize),
+            dirty_bytes,
+            max_dirty_bytes,
             in_flight: flusher.in_flight.get() as usize,
             parked: flusher.parked.get() as usize,
             hits: mine.hits.get(),
@@ -341,6 +327,8 @@ where
             backend_panics: flusher.panics.get(),
             ring_overflows: flusher.overflows.get(),
             writer_waits: mine.waits.get(),
+            throttled_writes: mine.throttled.get(),
+            throttled_time: Duration::from_nanos(mine.throttled_nanos.get()),
             wakeups: flusher.wakeups.get(),
             journal: self.journal().map(|journal| journal.stats()),
         }

@@ -435,7 +435,7 @@ where
         };
         let (mut taken, mut ops) = (Vec::new(), Vec::new());
         while ops.len() < self.batch_limit {
-            let Some(next) = self.pending.take(wanted) else { break };
+            let Some(next) = self.pending.take(can_be_due.then_some(due), wanted) else { break };
             // A pin for each copy, so that a large batch does not hold up reclamation. A clone that panics is the
             // user's; the entry stays dirty and is tried again like one that the backend refused.
             let (store, local) = (&self.store, &self.local);

@@ -108,6 +108,13 @@ where
         self.signal.wake();
     }
 
+    /// The flusher should write, for the dirty budget is running out.
+    pub(crate) fn press_for_budget(&self) {
+        // Relaxed: `wake` has the fence.
+        self.pressure.store(true, Ordering::Relaxed);
+        self.signal.wake();
+    }
+
     /// Whether the entry may leave the table: decided, clean, and of a retired epoch.
     pub(super) fn is_evictable(&self, word: Word, guard: &Guard) -> bool {
         word.is_entry() && !word.is_dirty() && self.epochs.may_forget(self.slab.version(word.slot(), guard))
