@@ -104,7 +104,7 @@ where
         for first in (0..positions).step_by(SCAN) {
             {
                 let guard = cx.pin();
-                let places = (first..positions.min(first + SCAN)).map(Position::from_index);
+                let places = self.store.table.places(first..first + SCAN);
                 copies.extend(places.filter_map(|at| Some((at, self.store.dirty_copy(at, &guard)?))));
             }
             // On copies and unpinned: it is the user's code, and may take its time.

@@ -135,19 +135,19 @@ where
         if budget.level() == 0.0 {
             return;
         }
-        self.store.press_for_budget();
         let longest = self.policies.longest_throttle.min(terms.timeout);
         if terms.on_full == OnFull::Error || longest.is_zero() || cx.is_pinned() {
-            return;
+            return self.store.press_for_budget();
         }
         let began = Instant::now();
         loop {
             let listener = self.store.room.listen();
+            self.store.press_for_budget();
             // What has become clean meanwhile shortens the delay.
             let delay = longest.mul_f64(budget.level());
             let left = delay.checked_sub(began.elapsed()).filter(|left| !left.is_zero());
             match left {
-                Some(left) if !self.store.is_closed() => listener.wait(left),
+                Some(left) if !self.store.is_closed() => listener.wait(ROOM_WAIT.min(left)),
                 _ => break,
             }
         }

@@ -279,7 +279,7 @@ mod tests {
         drop(budget.overdraw(2).expect("the first, which is not used"));
         budget.overdraw(2).expect("the first").spend();
         budget.overdraw(2).expect("the second").spend();
-        (0..2).for_each(|_| drop(budget.force(of(1, 1), &room).spend()));
+        (0..2).for_each(|_| assert!(budget.force(of(1, 1), &room).spend()));
         budget.discharge(of(1, 1));
         assert!(budget.overdraw(2).is_none(), "two are dirty, one may be");
         budget.discharge(of(2, 2));
