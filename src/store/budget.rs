@@ -3,7 +3,7 @@
 //! A write reserves what it adds *before* its compare-and-swap, and gives it back if that fails; so the sums are never
 //! less than what is dirty, and a limit is a limit whatever the number of threads. Only who was granted an *overdraft*
 //! (a write-through) goes over it, and no more of them are out than threads use the cache: a grant comes back when
-//! the sums are below the limits again, not when the backend has answered, because a write that it refused is still there.
+//! the sums are within the limits again, not when the backend has answered, because a write that it refused is still there.
 
 use crossbeam_utils::CachePadded;
 
@@ -152,9 +152,12 @@ impl Budget {
     /// The right to go over a limit once, if fewer than `at_most` are out.
     pub(crate) fn overdraw(&self, at_most: usize) -> Option<Overdraft<'_>> {
         let mut grants = lock(&self.grants);
-        if !self.is_full() {
-            // What they were used for is within the limits now.
-            grants.used = 0;
+        let excess = |account: &Option<Account>| {
+            account.as_ref().map_or(0, |account| account.used().saturating_sub(account.limit))
+        };
+        if excess(&self.bytes) == 0 {
+            // What the others were used for is within the limits now.
+            grants.used = grants.used.min(excess(&self.entries) as usize);
         }
         if grants.open + grants.used >= at_most {
             return None;
@@ -277,12 +280,15 @@ mod tests {
         let (budget, room) = (budget(1, 100), Event::new());
         budget.reserve(of(1, 1), &room).expect("room").spend();
         drop(budget.overdraw(2).expect("the first, which is not used"));
-        budget.overdraw(2).expect("the first").spend();
-        budget.overdraw(2).expect("the second").spend();
-        (0..2).for_each(|_| assert!(budget.force(of(1, 1), &room).spend()));
+        for _ in 0..2 {
+            let overdraft = budget.overdraw(2).expect("one for each");
+            assert!(budget.force(of(1, 1), &room).spend());
+            overdraft.spend();
+        }
+        assert!(budget.overdraw(2).is_none(), "both are used");
         budget.discharge(of(1, 1));
-        assert!(budget.overdraw(2).is_none(), "two are dirty, one may be");
-        budget.discharge(of(2, 2));
-        assert!(budget.overdraw(2).is_some());
+        assert!(budget.overdraw(1).is_none() && budget.overdraw(2).is_some(), "two are dirty, one may be");
+        budget.discharge(of(1, 1));
+        assert!(budget.overdraw(1).is_some(), "within the limit");
     }
 }
