@@ -230,8 +230,10 @@ fn c09_an_overwrite_is_charged_what_it_adds() {
     cache.flush().unwrap();
     assert_eq!(bytes(), 0);
     // Larger than the limit alone, it still gets through, alone.
+    rows.set_fault(|_| Err(BackendError::transient("away")));
     cache.put(5, 1_000).unwrap();
     assert!(is_backpressure(&cache.put(6, 1)));
+    rows.clear_fault();
     cache.flush().unwrap();
     assert_eq!((rows.get(&4), rows.get(&5), bytes()), (Some(50), Some(1_000), 0));
     rows.check();
