@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    Backend, BackendError, Builder, Cache, Journaled, OpenError, Weigh,
+    Backend, BackendError, Builder, Cache, Journaled, OpenError, Rank, Weigh,
     flusher::{Courier, Desk, Ended, Flusher, Reply, Request, Round},
 };
 
@@ -27,7 +27,8 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     flusher: Flusher<K, V, S>,
-    courier: Arc<Courier<K, V>>,
+    /// One: it is waited for.
+    couriers: Vec<Arc<Courier<K, V>>>,
     desk: Arc<Desk>,
     cache: Cache<K, V, S>,
 }
@@ -43,7 +44,7 @@ pub enum Outcome {
     Stuck,
 }
 
-impl<B, W, S, J> Builder<B, W, S, J> {
+impl<B, W, S, J, R> Builder<B, W, S, J, R> {
     /// As [`Builder::open`], without threads.
     ///
     /// # Errors
@@ -58,10 +59,12 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         W: Weigh<K, V>,
         S: BuildHasher + Send + Sync + 'static,
         J: Journaled<K, V>,
+        R: Rank<K, V>,
     {
-        let (parts, crew) = self.assemble()?;
-        let (desk, courier) = (Arc::clone(&parts.desk), Arc::clone(&crew.courier));
-        Ok(Steps { flusher: crew.flusher(), courier, desk, cache: parts.into_cache(None, None, None) })
+        let (parts, crew) = self.flush_workers(1).assemble()?;
+        let (desk, couriers) = (Arc::clone(&parts.desk), crew.couriers.clone());
+        let cache = parts.into_cache(None, Vec::new(), None);
+        Ok(Steps { flusher: crew.flusher(), couriers, desk, cache })
     }
 }
 
@@ -98,7 +101,9 @@ where
         match self.flusher.round() {
             Round::Sent => {
                 // One batch: a cargo is larger only after a sync, and nobody syncs.
-                self.courier.carry_next();
+                self.couriers.iter().for_each(|courier| {
+                    courier.carry_next();
+                });
                 true
             }
             Round::Idle(_) => true,

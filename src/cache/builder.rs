@@ -1,66 +1,45 @@
 //! How a cache is set up.
 
-use std::{
-    fmt,
-    hash::{BuildHasher, Hash},
-    path::PathBuf,
-    sync::Arc,
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use super::{
-    Ack, Cache, DefaultHasher, OnFull, Recovery,
-    engine::{Engine, Policies, Thread},
-    flights::Flights,
-    journaled::{Journaled, WithJournal},
-    opening::{self, Begun, Contents},
-};
-use crate::{
-    Backend, Clock, OpenError,
-    context::{CacheId, Census},
-    epochs::Epochs,
-    events::{Event, Listener, Mailbox},
-    flusher::{Courier, Desk, Flusher, Settings},
-    lane::Lanes,
-    letters::Letters,
-    recycle::Slots,
-    ring::Consumer,
-    signal::Signal,
-    store::{DirtyLimits, Shape, Store, Weigher},
-    table::Table,
-};
+use super::{Ack, DefaultHasher, OnFull, journaled::WithJournal};
+use crate::{Clock, OpenError, events::Listener, flusher::Ranker, store::Weigher, table::Table};
 
 /// Each lane has slots of its own, and a slot's name has 32 bits.
 const MAX_LANES: usize = 4096;
 
-/// The settings of a cache; made by [`Cache::builder`].
+/// More would not make any backend faster.
+const MAX_WORKERS: usize = 64;
+
+/// The settings of a cache; made by [`Cache::builder`](crate::Cache::builder).
 ///
 /// Required are [`capacity`](Builder::capacity) and [`backend`](Builder::backend); without a backend there is no
 /// `open` to call.
 #[must_use = "a builder does nothing before `open`"]
-pub struct Builder<B = (), W = (), S = DefaultHasher, J = ()> {
-    capacity: usize,
-    max_weight: u64,
-    weigher: W,
-    backend: B,
-    hasher: S,
+pub struct Builder<B = (), W = (), S = DefaultHasher, J = (), R = ()> {
+    pub(super) capacity: usize,
+    pub(super) max_weight: u64,
+    pub(super) weigher: W,
+    pub(super) backend: B,
+    pub(super) hasher: S,
     pub(super) journal: J,
-    ack: Option<Ack>,
-    max_delay: Duration,
-    flush_at: Option<usize>,
-    batch_size: usize,
-    write_timeout: Duration,
-    on_full: OnFull,
-    max_dirty: Option<usize>,
-    max_dirty_bytes: Option<u64>,
-    throttle: (f64, Duration),
-    retry: (Duration, Duration),
-    cache_absent: bool,
-    lanes: usize,
-    pin_flusher: Option<usize>,
-    drain_on_drop: Duration,
-    clock: Clock,
+    pub(super) ack: Option<Ack>,
+    pub(super) max_delay: Duration,
+    pub(super) flush_at: Option<usize>,
+    pub(super) batch_size: usize,
+    pub(super) flush_workers: usize,
+    pub(super) ranks: R,
+    pub(super) write_timeout: Duration,
+    pub(super) on_full: OnFull,
+    pub(super) max_dirty: Option<usize>,
+    pub(super) max_dirty_bytes: Option<u64>,
+    pub(super) throttle: (f64, Duration),
+    pub(super) retry: (Duration, Duration),
+    pub(super) cache_absent: bool,
+    pub(super) lanes: usize,
+    pub(super) pin_flusher: Option<usize>,
+    pub(super) drain_on_drop: Duration,
+    pub(super) clock: Clock,
     pub(super) name: Arc<str>,
     pub(super) stall_limit: Option<Duration>,
     pub(super) listener: Option<Listener>,
@@ -76,6 +55,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for () {}
     impl<F> Sealed for super::ByWeight<F> {}
+    impl<F> Sealed for super::ByRank<F> {}
 }
 
 impl<K, V> Weigh<K, V> for () {
@@ -94,6 +74,28 @@ impl<K, V, F: Fn(&K, &V) -> u64 + Send + Sync + 'static> Weigh<K, V> for ByWeigh
     }
 }
 
+/// In which order entries of different kinds reach the backend: in any, or as a closure says.
+pub trait Rank<K, V>: sealed::Sealed {
+    #[doc(hidden)]
+    fn into_ranker(self) -> Option<Ranker<K, V>>;
+}
+
+impl<K, V> Rank<K, V> for () {
+    fn into_ranker(self) -> Option<Ranker<K, V>> {
+        None
+    }
+}
+
+/// The ranks that were given to [`Builder::rank`].
+#[derive(Clone, Copy)]
+pub struct ByRank<F>(F);
+
+impl<K, V, F: Fn(&K, Option<&V>) -> u32 + Send + 'static> Rank<K, V> for ByRank<F> {
+    fn into_ranker(self) -> Option<Ranker<K, V>> {
+        Some(Box::new(self.0))
+    }
+}
+
 impl Builder {
     pub(super) fn new() -> Self {
         Builder {
@@ -107,6 +109,8 @@ impl Builder {
             max_delay: Duration::from_millis(500),
             flush_at: None,
             batch_size: 1_000,
+            flush_workers: 1,
+            ranks: (),
             write_timeout: Duration::from_secs(10),
             on_full: OnFull::Wait,
             max_dirty: None,
@@ -125,13 +129,13 @@ impl Builder {
     }
 }
 
-impl<B, W, S, J> Builder<B, W, S, J> {
-    pub(super) fn map<B2, W2, S2, J2>(
+impl<B, W, S, J, R> Builder<B, W, S, J, R> {
+    pub(super) fn map<B2, W2, S2, J2, R2>(
         self,
-        change: impl FnOnce(B, W, S, J) -> (B2, W2, S2, J2),
-    ) -> Builder<B2, W2, S2, J2> {
-        let (backend, weigher, hasher, journal) =
-            change(self.backend, self.weigher, self.hasher, self.journal);
+        change: impl FnOnce(B, W, S, J, R) -> (B2, W2, S2, J2, R2),
+    ) -> Builder<B2, W2, S2, J2, R2> {
+        let (backend, weigher, hasher, journal, ranks) =
+            change(self.backend, self.weigher, self.hasher, self.journal, self.ranks);
         Builder {
             capacity: self.capacity,
             max_weight: self.max_weight,
@@ -143,6 +147,8 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             max_delay: self.max_delay,
             flush_at: self.flush_at,
             batch_size: self.batch_size,
+            flush_workers: self.flush_workers,
+            ranks,
             write_timeout: self.write_timeout,
             on_full: self.on_full,
             max_dirty: self.max_dirty,
@@ -180,26 +186,26 @@ impl<B, W, S, J> Builder<B, W, S, J> {
     /// assert!(matches!(pages.put("/".into(), vec![0; 2 << 20]), Err(Error::TooHeavy { .. })));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn max_weight<F>(mut self, total: u64, weigh: F) -> Builder<B, ByWeight<F>, S, J> {
+    pub fn max_weight<F>(mut self, total: u64, weigh: F) -> Builder<B, ByWeight<F>, S, J, R> {
         self.max_weight = total;
-        self.map(|backend, _, hasher, journal| (backend, ByWeight(weigh), hasher, journal))
+        self.map(|backend, _, hasher, journal, ranks| (backend, ByWeight(weigh), hasher, journal, ranks))
     }
 
     /// What an entry weighs, without a limit on what all of them do: for
     /// [`max_dirty_bytes`](Builder::max_dirty_bytes). As [`max_weight`](Builder::max_weight) with `u64::MAX`.
-    pub fn weigher<F>(self, weigh: F) -> Builder<B, ByWeight<F>, S, J> {
+    pub fn weigher<F>(self, weigh: F) -> Builder<B, ByWeight<F>, S, J, R> {
         self.max_weight(u64::MAX, weigh)
     }
 
     /// The database behind the cache. An `Arc` of a backend is a backend, for those who want to keep a hold of it.
-    pub fn backend<B2>(self, backend: B2) -> Builder<B2, W, S, J> {
-        self.map(|_, weigher, hasher, journal| (backend, weigher, hasher, journal))
+    pub fn backend<B2>(self, backend: B2) -> Builder<B2, W, S, J, R> {
+        self.map(|_, weigher, hasher, journal, ranks| (backend, weigher, hasher, journal, ranks))
     }
 
     /// The hash function; by default a fast one, seeded at random for each cache. With another one, equal hashes in the
     /// upper 32 bits share a bucket, so they should be good.
-    pub fn hasher<S2>(self, hasher: S2) -> Builder<B, W, S2, J> {
-        self.map(|backend, weigher, _, journal| (backend, weigher, hasher, journal))
+    pub fn hasher<S2>(self, hasher: S2) -> Builder<B, W, S2, J, R> {
+        self.map(|backend, weigher, _, journal, ranks| (backend, weigher, hasher, journal, ranks))
     }
 
     /// How writes are acknowledged that do not say so themselves. Default: [`Ack::Journal`] with a
@@ -229,6 +235,51 @@ impl<B, W, S, J> Builder<B, W, S, J> {
     pub fn batch_size(mut self, operations: usize) -> Self {
         self.batch_size = operations;
         self
+    }
+
+    /// How many batches may be on their way to the backend at once, each on a thread of its own. Default: 1.
+    ///
+    /// More of them help with a backend that answers late and takes several calls at once, such as a server far away; SQLite
+    /// takes one at a time. A key is never in two batches at once, so its writes arrive in their order however many there are.
+    pub fn flush_workers(mut self, workers: usize) -> Self {
+        self.flush_workers = workers;
+        self
+    }
+
+    /// Keeps an order across keys, for a database that checks references between rows: `rank` says how far down a row is
+    /// in the tree of its table, 0 for what refers to nothing, 1 for what refers to rows of rank 0, and so on. It is given the
+    /// value that is to be written, or `None` for a remove, and has to say the same for a key at all times.
+    ///
+    /// Then a row is written only after all rows of lower rank that were written to the cache before it, and removed only
+    /// after all changes of rows of higher rank from before the remove: parents before children, and the other way round when
+    /// they go. So an application that never has a child without its parent in the cache never sees a foreign key
+    /// refused by the database, however its writes were coalesced, and with any number of
+    /// [`flush_workers`](Builder::flush_workers). Rows of the same rank may not refer to each other. A remove also goes
+    /// before later writes of the same rank, so that a value that has to be unique can pass from one row to another; with
+    /// several ranks that may take a second attempt.
+    ///
+    /// A flush of one entry may have to take others along, and an order costs round trips: one for each rank. What the
+    /// database refuses while others were on their way is tried again up to three times before it is taken for good.
+    ///
+    /// ```
+    /// # use writeback::{Cache, backend::Memory};
+    /// #[derive(Clone, PartialEq, Eq, Hash)]
+    /// enum Row { Customer(u64), Order(u64) }
+    ///
+    /// let rows = Cache::builder()
+    ///     .capacity(10_000)
+    ///     .rank(|row: &Row, _: Option<&String>| match row {
+    ///         Row::Customer(_) => 0,
+    ///         Row::Order(_) => 1, // has a column that refers to a customer
+    ///     })
+    ///     .backend(Memory::new())
+    ///     .open::<Row, String>()?;
+    /// rows.put(Row::Customer(1), "Ada".into())?;
+    /// rows.put(Row::Order(1), "customer 1: an engine".into())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn rank<F>(self, rank: F) -> Builder<B, W, S, J, ByRank<F>> {
+        self.map(|backend, weigher, hasher, journal, _| (backend, weigher, hasher, journal, ByRank(rank)))
     }
 
     /// The most entries that may be dirty at once, those that are on their way to the backend included. A write that would
@@ -337,7 +388,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         self
     }
 
-    fn check(&self) -> Result<(), OpenError> {
+    pub(super) fn check(&self) -> Result<(), OpenError> {
         let bad = |setting, value: String, hint| Err(OpenError::BadSetting { setting, value, hint });
         if self.capacity == 0 {
             return Err(OpenError::ZeroCapacity);
@@ -347,6 +398,9 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         }
         if self.max_weight == 0 {
             return Err(OpenError::ZeroWeight);
+        }
+        if !(1..=MAX_WORKERS).contains(&self.flush_workers) {
+            return bad("flush_workers", self.flush_workers.to_string(), "1 to 64; each is a thread");
         }
         if self.lanes > MAX_LANES {
             return bad("lanes", self.lanes.to_string(), "at most 4096; further threads share a lane");
@@ -396,241 +450,9 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         }
         Ok(())
     }
-
-    /// Opens the cache: reserves its memory and starts the flusher. With a journal, what is in it and not yet in the
-    /// backend is in the cache, dirty, when this returns; [`Cache::recovery`] tells of it.
-    ///
-    /// # Blocking
-    ///
-    /// For reading the journal: about a second for a few million records. If more is dirty in it than the cache may hold,
-    /// the rest is written to the backend first.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`] for settings that make no sense, and where memory or a thread is not to be had; with a journal
-    /// [`OpenError::Journal`], and then no file was changed. Also without one, if the backend has unflushed writes in a journal
-    /// that it was used with before.
-    pub fn open<K, V>(self) -> Result<Cache<K, V, S>, OpenError>
-    where
-        K: Hash + Eq + Clone + Send + Sync + 'static,
-        V: Clone + Send + Sync + 'static,
-        B: Backend<K, V> + 'static,
-        W: Weigh<K, V>,
-        S: BuildHasher + Send + Sync + 'static,
-        J: Journaled<K, V>,
-    {
-        let (parts, mut crew) = self.assemble()?;
-        let keeper = match &parts.store.journal {
-            None => None,
-            Some(journaling) => {
-                let (journal, room) = (Arc::clone(&journaling.journal), Arc::clone(&parts.store.room));
-                let keep = move || journal.keep(&room);
-                let named = thread::Builder::new().name("writeback-journal".into());
-                Some(named.spawn(keep).map_err(OpenError::Spawn)?)
-            }
-        };
-        let courier = Arc::clone(&crew.courier);
-        let carrying = Arc::clone(&courier);
-        let named = |name: &str| thread::Builder::new().name(name.into());
-        let (events, listener) = (parts.desk.events.clone(), crew.listener.take());
-        let telling = events.clone().zip(listener).map(|(events, listener)| {
-            // Nobody joins it: a listener may never come back.
-            named("writeback-listener").spawn(move || events.run(listener))
-        });
-        let spawned = telling.transpose().and_then(|_| {
-            let carrier = named("writeback-courier").spawn(move || carrying.run())?;
-            let flusher = named("writeback-flusher").spawn(move || crew.flusher().run())?;
-            Ok((carrier, flusher))
-        });
-        let (courier, flusher) = spawned.map_err(|error| {
-            courier.close();
-            events.iter().for_each(|events| events.close());
-            if let Some(journaling) = &parts.store.journal {
-                journaling.journal.commits.stop();
-            }
-            OpenError::Spawn(error)
-        })?;
-        Ok(parts.into_cache(keeper, Some(courier), Some(flusher)))
-    }
-
-    /// All of a cache but its threads.
-    pub(crate) fn assemble<K, V>(self) -> Result<Assembled<K, V, S>, OpenError>
-    where
-        K: Hash + Eq + Clone + Send + Sync + 'static,
-        V: Clone + Send + Sync + 'static,
-        B: Backend<K, V> + 'static,
-        W: Weigh<K, V>,
-        S: BuildHasher + Send + Sync + 'static,
-        J: Journaled<K, V>,
-    {
-        self.check()?;
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
-        let ring = self.capacity.clamp(64, 8192);
-        let (lanes, rings, slots) = Lanes::new(cores.len(), self.lanes, ring);
-        let limits = DirtyLimits {
-            entries: self.max_dirty.map(|entries| entries as u64),
-            bytes: self.max_dirty_bytes,
-            slow_from: self.throttle.0,
-        };
-        // Before anybody is slowed down.
-        let early = self
-            .max_dirty
-            .map_or(usize::MAX, |limit| ((limit as f64 * self.throttle.0 / 2.0) as usize).max(limit / 8));
-        let flush_at = self.flush_at.unwrap_or((self.capacity / 2).min(early)).max(1);
-        let weigher = self.weigher.into_weigher().map(|weigher| (weigher, self.max_weight));
-        let bytes = Store::<K, V, S>::bytes(self.capacity, &lanes);
-        let backend: Arc<dyn Backend<K, V>> = Arc::new(self.backend);
-        let signal = Arc::new(Signal::new(self.clock.clone()));
-        self.clock.register(&signal);
-        let wanted = self.journal.into_journal();
-        let ack = match (self.ack, &wanted) {
-            (Some(ack @ (Ack::Journal | Ack::Synced)), None) => return Err(OpenError::NoJournal { ack }),
-            (Some(ack), _) => ack,
-            (None, Some(_)) => Ack::Journal,
-            (None, None) => Ack::Memory,
-        };
-        let (capacity, batch_size, hasher, writers) =
-            (self.capacity, self.batch_size, self.hasher, lanes.writers());
-        let make_store = |begun: Option<Begun<'_, K, V>>| {
-            let (journal, contents, area) = match begun {
-                Some(Begun { journal, codec, contents, letters }) => {
-                    (Some((journal, codec)), Some(contents), Some(letters))
-                }
-                None => (None, None, None),
-            };
-            let letters = Letters::new(area);
-            let epochs = contents.as_ref().map_or_else(Epochs::new, Contents::epochs);
-            let signal = Arc::clone(&signal);
-            let shape = Shape { capacity, flush_at, weigher, limits, signal, journal, epochs };
-            let store =
-                Store::new(shape, lanes, hasher).map_err(|source| OpenError::Memory { bytes, source })?;
-            let restore = |contents| opening::restore(contents, &store, &*backend, batch_size, &letters);
-            let recovery = contents.map(restore).transpose()?;
-            Ok((store, recovery, letters))
-        };
-        let (store, recovery, letters) = match wanted {
-            None => {
-                opening::check_note(&*backend, None)?;
-                make_store(None)?
-            }
-            Some(wanted) => opening::with_journal(wanted, capacity, writers, &*backend, &signal, |begun| {
-                make_store(Some(begun))
-            })?,
-        };
-        let events = self.listener.is_some().then(|| Arc::new(Mailbox::new()));
-        if let (Some(events), Some(recovery)) = (&events, &recovery)
-            && (recovery.entries > 0 || !recovery.damage.is_empty())
-        {
-            let (entries, damage) = (recovery.entries, recovery.damage.clone());
-            events.post(Event::Recovered { entries, damage });
-        }
-        let (store, desk): (_, Arc<Desk>) = (Arc::new(store), Arc::new(Desk::new(letters, events)));
-        let note = opening::leave_note(&store, &*backend)?;
-        let settings = Settings {
-            max_delay: self.max_delay,
-            flush_at,
-            batch_size,
-            first_retry: self.retry.0,
-            retry_cap: self.retry.1,
-            pin_to: self.pin_flusher.and_then(|core| cores.get(core)).map(|core| core.id),
-            name: Arc::clone(&self.name),
-            stall_limit: self
-                .stall_limit
-                .unwrap_or_else(|| self.max_delay.saturating_add(self.max_delay.max(Duration::from_secs(1)))),
-            opened_at: self.clock.now(),
-            clock: self.clock,
-        };
-        let policies = Policies {
-            ack,
-            write_timeout: self.write_timeout,
-            on_full: self.on_full,
-            longest_throttle: self.throttle.1,
-            cache_absent: self.cache_absent,
-            drain_on_drop: self.drain_on_drop,
-            name: self.name,
-            cores,
-        };
-        let journal = store.journal.as_ref().map(|journaling| Arc::clone(&journaling.journal));
-        let crew = Crew {
-            store: Arc::clone(&store),
-            courier: Courier::new(Arc::clone(&backend), journal, signal),
-            desk: Arc::clone(&desk),
-            settings,
-            rings,
-            slots,
-            listener: self.listener,
-        };
-        Ok((Parts { store, backend, desk, policies, recovery, note }, crew))
-    }
 }
 
-/// A cache without threads, and what one of them needs.
-pub(crate) type Assembled<K, V, S> = (Parts<K, V, S>, Crew<K, V, S>);
-
-/// A cache that has no threads yet.
-pub(crate) struct Parts<K, V, S> {
-    store: Arc<Store<K, V, S>>,
-    backend: Arc<dyn Backend<K, V>>,
-    pub(crate) desk: Arc<Desk>,
-    policies: Policies,
-    recovery: Option<Recovery>,
-    note: Option<PathBuf>,
-}
-
-impl<K, V, S> Parts<K, V, S>
-where
-    K: Hash + Eq + Clone + Send + Sync + 'static,
-    V: Clone + Send + Sync + 'static,
-    S: BuildHasher + Send + Sync + 'static,
-{
-    pub(crate) fn into_cache(
-        self,
-        keeper: Option<JoinHandle<()>>,
-        courier: Option<JoinHandle<()>>,
-        flusher: Option<JoinHandle<()>>,
-    ) -> Cache<K, V, S> {
-        Cache::from_engine(Arc::new(Engine {
-            id: CacheId::next(),
-            store: self.store,
-            backend: self.backend,
-            desk: self.desk,
-            census: Census::new(),
-            flights: Flights::new(),
-            policies: self.policies,
-            recovery: self.recovery,
-            note: self.note,
-            flusher: Thread::new(flusher),
-            courier: Thread::new(courier),
-            keeper: Thread::new(keeper),
-            was_closed: false.into(),
-        }))
-    }
-}
-
-/// What becomes the flusher, on the thread that runs it.
-pub(crate) struct Crew<K, V, S> {
-    store: Arc<Store<K, V, S>>,
-    pub(crate) courier: Arc<Courier<K, V>>,
-    desk: Arc<Desk>,
-    settings: Settings,
-    rings: Vec<Consumer>,
-    slots: Slots,
-    /// Not the flusher's: for a thread of its own.
-    listener: Option<Listener>,
-}
-
-impl<K, V, S> Crew<K, V, S>
-where
-    K: Hash + Eq + Clone,
-    V: Clone,
-    S: BuildHasher,
-{
-    pub(crate) fn flusher(self) -> Flusher<K, V, S> {
-        Flusher::new(self.store, self.courier, self.desk, self.settings, self.rings, self.slots)
-    }
-}
-
-impl<B, W, S> Builder<B, W, S> {
+impl<B, W, S, R> Builder<B, W, S, (), R> {
     /// Gives the cache a journal: a file in which every write is noted before it is acknowledged, so that it survives a crash
     /// of the process, and, with [`Ack::Synced`], a loss of power. The file is made if there is none; if it holds writes
     /// that are not in the backend, they are in the cache when it opens.
@@ -652,13 +474,13 @@ impl<B, W, S> Builder<B, W, S> {
     /// scores.put_acked(8, 200, Ack::Synced)?; // and this one a loss of power
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn journal(self, path: impl AsRef<std::path::Path>) -> Builder<B, W, S, WithJournal> {
+    pub fn journal(self, path: impl AsRef<std::path::Path>) -> Builder<B, W, S, WithJournal, R> {
         let journal = WithJournal::at(path.as_ref());
-        self.map(|backend, weigher, hasher, ()| (backend, weigher, hasher, journal))
+        self.map(|backend, weigher, hasher, (), ranks| (backend, weigher, hasher, journal, ranks))
     }
 }
 
-impl<B, W, S, J> fmt::Debug for Builder<B, W, S, J> {
+impl<B, W, S, J, R> fmt::Debug for Builder<B, W, S, J, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("capacity", &self.capacity)

@@ -34,7 +34,7 @@ pub(crate) struct Engine<K, V, S> {
     /// The note beside the database that its journal is needed.
     pub(super) note: Option<PathBuf>,
     pub(super) flusher: Thread,
-    pub(super) courier: Thread,
+    pub(super) couriers: Vec<Thread>,
     /// The journal's.
     pub(super) keeper: Thread,
     /// Whether the owner has heard a verdict.
@@ -428,7 +428,7 @@ impl<K, V, S> Drop for Engine<K, V, S> {
         self.store.signal.wake();
         let journal = self.journal().cloned();
         let is_drained = closed.is_drained();
-        // It ends at once: it is the courier who may be away with a call of the backend that hangs, and the keeper with a
+        // It ends at once: it is a courier who may be away with a call of the backend that hangs, and the keeper with a
         // sync that does. They must not hang us, but as long as one of them is there, the journal is locked for the next cache.
         self.flusher.join();
         if let Some(journal) = &journal {
@@ -436,11 +436,11 @@ impl<K, V, S> Drop for Engine<K, V, S> {
             journal.commits.stop();
         }
         if is_drained {
-            self.courier.join();
+            self.couriers.iter().for_each(Thread::join);
             self.keeper.join();
         } else {
             let deadline = Instant::now() + LAST_CALLS;
-            self.courier.join_until(deadline);
+            self.couriers.iter().for_each(|courier| courier.join_until(deadline));
             self.keeper.join_until(deadline);
         }
         // The owner who closed it knows.

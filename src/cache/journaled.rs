@@ -76,7 +76,7 @@ impl<K: 'static, V: 'static, C: Codec<K>, D: Codec<V>> Journaled<K, V> for WithJ
     }
 }
 
-impl<B, W, S, C, D> Builder<B, W, S, WithJournal<C, D>> {
+impl<B, W, S, C, D, R> Builder<B, W, S, WithJournal<C, D>, R> {
     /// How keys and values become bytes in the journal, where [`Plain`] will not do.
     ///
     /// ```
@@ -95,9 +95,10 @@ impl<B, W, S, C, D> Builder<B, W, S, WithJournal<C, D>> {
     ///     .open::<u64, Score>()?;
     /// # Ok(()) }
     /// ```
-    pub fn codecs<C2, D2>(self, key: C2, value: D2) -> Builder<B, W, S, WithJournal<C2, D2>> {
-        self.map(|backend, weigher, hasher, journal| {
-            (backend, weigher, hasher, WithJournal { settings: journal.settings, key, value })
+    pub fn codecs<C2, D2>(self, key: C2, value: D2) -> Builder<B, W, S, WithJournal<C2, D2>, R> {
+        self.map(|backend, weigher, hasher, journal, ranks| {
+            let journal = WithJournal { settings: journal.settings, key, value };
+            (backend, weigher, hasher, journal, ranks)
         })
     }
 

@@ -1,5 +1,6 @@
 //! The public face: a cache, how it is built, and handles for hot threads.
 
+mod assembly;
 mod builder;
 mod engine;
 mod flights;
@@ -26,7 +27,7 @@ use std::{
 
 use crate::{Error, HandleError, Stats, Version, backend::BackendError, context::Context};
 
-pub use builder::{Builder, ByWeight, Weigh};
+pub use builder::{Builder, ByRank, ByWeight, Rank, Weigh};
 pub use handle::Handle;
 pub use journaled::{Journaled, WithJournal};
 pub use letters::{DeadLetter, DeadLetterId, Retried};
@@ -37,7 +38,7 @@ pub use ticket::Ticket;
 use engine::Engine;
 
 /// The hash function that a cache uses unless it is given another one: fast, and seeded at random for each cache.
-pub(crate) type DefaultHasher = foldhash::fast::RandomState;
+pub type DefaultHasher = foldhash::fast::RandomState;
 
 /// When a write counts as done.
 ///

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::Builder;
 use crate::Event;
 
-impl<B, W, S, J> Builder<B, W, S, J> {
+impl<B, W, S, J, R> Builder<B, W, S, J, R> {
     /// What the cache is called in the log and in metrics, where a process has several. Default: `default`.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Self {
         self.name = name.into();

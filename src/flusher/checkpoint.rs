@@ -245,7 +245,7 @@ where
         if self.pending.owing() == 0 {
             return;
         }
-        let is_stuck = self.away.front().is_some_and(|away| away.since.elapsed() > STUCK_AFTER);
+        let is_stuck = self.workers.iter().any(|worker| worker.is_stuck(STUCK_AFTER));
         let all = cut.copies_all || self.breaker.is_open();
         for at in self.pending.debtors(all, is_stuck) {
             let guard = self.local.pin();

@@ -4,12 +4,13 @@ use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     DRAINS_PER_DELAY, Flusher, Trigger,
-    courier::{Delivered, Fate},
+    courier::{Courier, Delivered, Fate},
     letters,
     pending::Taken,
     report::Outcome,
@@ -37,7 +38,49 @@ pub(super) struct Away {
     /// When its entries were copied, by the clock.
     copied_at: Duration,
     /// In real time, since when it is the next that the backend is asked for.
-    pub(super) since: Instant,
+    since: Instant,
+}
+
+/// A courier, and what it is away with.
+pub(super) struct Worker<K, V> {
+    courier: Arc<Courier<K, V>>,
+    /// In the order in which it brings it back.
+    away: VecDeque<Away>,
+}
+
+impl<K, V> Worker<K, V> {
+    pub(super) fn new(courier: Arc<Courier<K, V>>) -> Self {
+        Worker { courier, away: VecDeque::new() }
+    }
+
+    fn is_home(&self) -> bool {
+        self.away.is_empty()
+    }
+
+    /// Whether it has brought something back that was not taken yet.
+    pub(super) fn is_back(&self) -> bool {
+        self.courier.is_back()
+    }
+
+    /// Whether the backend has been at one batch for longer than `limit`.
+    pub(super) fn is_stuck(&self, limit: Duration) -> bool {
+        self.away.front().is_some_and(|away| away.since.elapsed() > limit)
+    }
+
+    /// There will be no more batches.
+    pub(super) fn close(&self) {
+        self.courier.close();
+    }
+
+    /// What it has brought, and what that is in the book.
+    fn take_back(&mut self) -> Option<(Delivered<K, V>, Away)> {
+        let delivered = self.courier.take_back()?;
+        let away = self.away.pop_front()?;
+        if let Some(next) = self.away.front_mut() {
+            next.since = Instant::now();
+        }
+        Some((delivered, away))
+    }
 }
 
 impl<K, V, S> Flusher<K, V, S>
@@ -46,13 +89,27 @@ where
     V: Clone,
     S: BuildHasher,
 {
-    /// Sends a cargo off. `false`: nothing of what was queued is dirty any more.
-    pub(super) fn send(&mut self, trigger: Trigger, now: Duration) -> bool {
+    /// A worker that may be sent off now.
+    pub(super) fn idle_worker(&self) -> Option<usize> {
+        // One probe at a time; parts of a refused batch one after the other; and the ranks look at the answers of all.
+        let one_at_a_time = self.breaker.is_open()
+            || !self.bisection.is_empty()
+            || self.ranks.as_ref().is_some_and(|ranks| !ranks.has_ready());
+        match self.workers.iter().position(Worker::is_home) {
+            Some(_) if one_at_a_time && !self.workers.iter().all(Worker::is_home) => None,
+            idle => idle,
+        }
+    }
+
+    /// Sends a worker off with a cargo. `false`: nothing of what was queued is dirty any more, or may be written now.
+    pub(super) fn send(&mut self, worker: usize, trigger: Trigger, now: Duration) -> bool {
+        self.plan();
         let (mut cargo, mut operations) = (VecDeque::new(), 0);
         let most = if self.breaker.is_open() { 1 } else { self.cargo_size };
         while cargo.len() < most {
             let (mut taken, batch) = match self.bisection.next() {
                 Some(part) => self.copy(part.into_iter(), now),
+                None if self.ranks.is_some() => self.fill_by_rank(now),
                 None if self.breaker.is_open() => {
                     let probe = self.pending.take_probe();
                     self.copy(probe.into_iter(), now)
@@ -71,22 +128,31 @@ where
                 self.settle(&taken, &batch, vec![Ok(()); batch.len()], now);
                 taken.clear();
             }
-            self.away.push_back(Away { taken, trigger, copied_at: now, since: Instant::now() });
+            self.workers[worker].away.push_back(Away {
+                taken,
+                trigger,
+                copied_at: now,
+                since: Instant::now(),
+            });
             cargo.push_back(batch);
         }
         if cargo.is_empty() {
             return false;
         }
-        self.desk.counters.in_flight.set(operations);
-        self.courier.send(cargo);
+        let in_flight = &self.desk.counters.in_flight;
+        in_flight.set(in_flight.get() + operations);
+        self.workers[worker].courier.send(cargo);
         true
     }
 
-    /// Takes back what the courier has brought.
+    /// Takes back what the couriers have brought.
     pub(super) fn take_back(&mut self) {
+        (0..self.workers.len()).for_each(|worker| self.take_back_from(worker));
+    }
+
+    fn take_back_from(&mut self, worker: usize) {
         let mut returned = Vec::new();
-        while let Some(Delivered { batch, fate }) = self.courier.take_back() {
-            let Some(away) = self.away.pop_front() else { return };
+        while let Some((Delivered { batch, fate }, away)) = self.workers[worker].take_back() {
             let operations = batch.len() as u64;
             let mut outcome = None;
             match fate {
@@ -109,9 +175,6 @@ where
             let _ = catch_unwind(AssertUnwindSafe(|| drop(batch)));
             let in_flight = &self.desk.counters.in_flight;
             in_flight.set(in_flight.get().saturating_sub(operations));
-            if let Some(next) = self.away.front_mut() {
-                next.since = Instant::now();
-            }
             // The statistics are up to date for whoever hears of it now.
             outcome.iter().for_each(|outcome| self.report(outcome));
             self.pending.deliver();
@@ -160,7 +223,12 @@ where
         (batch.0, Batch::new(batch.1))
     }
 
-    fn copy_one(&mut self, next: Taken, now: Duration, (taken, ops): &mut (Vec<Taken>, Vec<Op<K, V>>)) {
+    pub(super) fn copy_one(
+        &mut self,
+        next: Taken,
+        now: Duration,
+        (taken, ops): &mut (Vec<Taken>, Vec<Op<K, V>>),
+    ) {
         // A pin for each copy, so that a large batch does not hold up reclamation. A clone that panics is the
         // user's; the entry stays dirty and is tried again like one that the backend refused.
         let (store, local) = (&self.store, &self.local);
@@ -244,19 +312,23 @@ where
         let in_outage = self.breaker.is_open();
         let now = self.settings.clock.now();
         let answers = self.resolve_letters(taken, batch, answers);
-        let refused = letters::refused(&answers);
+        let mut refused = letters::refused(&answers);
         let mut delay = None;
         let (mut stored, mut last_error) = (0, None);
         for ((taken, op), answer) in taken.iter().zip(batch.ops()).zip(answers) {
             let error = match answer {
                 Ok(()) => {
                     stored += 1;
+                    self.note_stored(taken.at);
                     let cleaned = self.store.mark_clean(taken.at, op.version(), &self.local.pin());
                     match cleaned {
                         Cleaned::Superseded if fault::broken("superseded-is-queued") => {
                             self.pending.settled(taken.at);
                         }
-                        Cleaned::Superseded => self.pending.superseded(*taken, op.version(), copied_at),
+                        Cleaned::Superseded => {
+                            let has_row = op.change().value().is_some();
+                            self.pending.superseded(*taken, op.version(), copied_at, has_row);
+                        }
                         Cleaned::Value => self.pending.settled(taken.at),
                         Cleaned::Tombstone => {
                             self.pending.settled(taken.at);
@@ -267,18 +339,24 @@ where
                 }
                 Err(error) => error,
             };
-            let until = match error.class() {
-                ErrorClass::Transient => {
+            if self.is_in_doubt(*taken, &error) {
+                last_error = Some(error);
+                continue;
+            }
+            let is_for_now = error.class() == ErrorClass::Transient || self.has_gone_out_of_turn();
+            let until = match is_for_now {
+                true => {
                     // One delay for all that failed together: they are tried again together.
                     let failures = self.pending.failures(taken.at) + 1;
                     let delay = *delay.get_or_insert_with(|| self.backoff.delay(failures));
                     Some(now.saturating_add(delay))
                 }
-                ErrorClass::Permanent | ErrorClass::Conflict => None,
+                false => None,
             };
             self.pending.failed(taken.at, until, &error, in_outage);
             last_error = Some(error);
         }
+        refused.retain(|(index, _)| taken.get(*index).is_some_and(|taken| self.pending.is_parked(taken.at)));
         self.write_letters(taken, batch, refused, now);
         self.batch_limit = if stored == 0 {
             (batch.len() / 2).max(1)

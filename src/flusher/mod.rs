@@ -17,6 +17,8 @@ mod courier;
 mod delivery;
 mod letters;
 mod pending;
+mod places;
+mod ranks;
 mod report;
 mod request;
 mod trouble;
@@ -50,8 +52,10 @@ use bisect::Bisection;
 use breaker::Breaker;
 use checkpoint::{CHECKPOINT_PAUSE, Cut, Dead};
 pub(crate) use courier::Courier;
-use delivery::Away;
+use delivery::Worker;
 use pending::Pending;
+pub(crate) use ranks::Ranker;
+use ranks::Ranks;
 use report::Reporter;
 pub(crate) use request::{Answer, Ended, Reply, Request, Requests};
 
@@ -106,9 +110,9 @@ const DRAINS_PER_DELAY: u32 = 8;
 
 pub(crate) struct Flusher<K, V, S> {
     store: Arc<Store<K, V, S>>,
-    courier: Arc<Courier<K, V>>,
-    /// What the courier is away with, in the order in which it brings it back.
-    away: VecDeque<Away>,
+    workers: Vec<Worker<K, V>>,
+    /// The order across keys, if there is one.
+    ranks: Option<Ranks<K, V>>,
     /// How many batches are sent together.
     cargo_size: usize,
     desk: Arc<Desk>,
@@ -166,7 +170,8 @@ where
 {
     pub(crate) fn new(
         store: Arc<Store<K, V, S>>,
-        courier: Arc<Courier<K, V>>,
+        couriers: Vec<Arc<Courier<K, V>>>,
+        ranker: Option<Ranker<K, V>>,
         desk: Arc<Desk>,
         settings: Settings,
         rings: Vec<Consumer>,
@@ -201,8 +206,8 @@ where
             batch_limit: settings.batch_size,
             ended: Ended::Stopped,
             store,
-            courier,
-            away: VecDeque::new(),
+            workers: couriers.into_iter().map(Worker::new).collect(),
+            ranks: ranker.map(Ranks::new),
             cargo_size: 1,
             desk,
             settings,
@@ -244,9 +249,9 @@ where
         let now = self.settings.clock.now();
         self.pending.retry_due(now);
         self.watch(now);
-        if self.away.is_empty()
+        if let Some(worker) = self.idle_worker()
             && let Some(trigger) = self.trigger(now)
-            && self.send(trigger, now)
+            && self.send(worker, trigger, now)
         {
             return Round::Sent;
         }
@@ -386,11 +391,15 @@ where
             // While something is dirty, new entries do not wake us, so we look at the rings now and then.
             not_later_than(now.saturating_add(self.settings.max_delay / DRAINS_PER_DELAY));
         }
-        // While the courier is away nothing is sent, however late it is; it calls when it is back.
-        let is_home = self.away.is_empty();
+        // While the couriers are away nothing is sent, however late it is; they call when they are back. What waits for its
+        // turn among the ranks waits for one of them, or for a retry.
+        let (is_home, is_held) = (self.idle_worker().is_some(), self.is_held_by_ranks());
         // While the backend is down, only the next probe is.
         let held = self.breaker.holds(now);
-        if is_home && let Some(oldest) = self.pending.oldest() {
+        if is_home
+            && !is_held
+            && let Some(oldest) = self.pending.oldest()
+        {
             let due = oldest.saturating_add(self.settings.max_delay);
             not_later_than(held.unwrap_or(if self.breaker.is_open() { now } else { due }));
         }
@@ -405,14 +414,14 @@ where
         {
             timeout = Some(timeout.map_or(pause, |timeout| timeout.min(pause)));
         }
-        let (store, requests, courier) = (&self.store, &self.desk.requests, &self.courier);
+        let (store, requests, workers) = (&self.store, &self.desk.requests, &self.workers);
         let knows_dirty = !self.pending.is_empty();
         let quiet_until = store.signal.sleep(knows_dirty, timeout, || {
             // A manual clock that was turned since we looked at it has found us awake.
             until.is_some_and(|until| clock.now() >= until)
                 || !requests.is_empty()
-                || courier.is_back()
-                || (is_home && store.pressure.load(Ordering::Relaxed))
+                || workers.iter().any(Worker::is_back)
+                || (is_home && !is_held && store.pressure.load(Ordering::Relaxed))
                 || (!wants_checkpoint && store.wants_checkpoint.load(Ordering::Relaxed))
                 || (!knows_dirty && self.has_news())
         });
@@ -427,7 +436,7 @@ where
 impl<K, V, S> Drop for Flusher<K, V, S> {
     /// However the flusher ends, nobody is left waiting, and nothing is acknowledged any more.
     fn drop(&mut self) {
-        self.courier.close();
+        self.workers.iter().for_each(Worker::close);
         self.store.closed.store(true, Ordering::Relaxed);
         let unanswered = self.desk.requests.close(self.ended);
         let answer = match self.ended {

@@ -3,14 +3,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
-    hash::{BuildHasherDefault, Hasher},
+    collections::{BinaryHeap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use super::{
     ages::Ages,
+    places::PlaceMap,
     request::{Answer, Reply},
 };
 use crate::{BackendError, table::Position};
@@ -35,6 +35,10 @@ struct Key {
     moment: Moment,
     /// The same, but moved on only by what the backend has taken, or the journal once more.
     owes: Moment,
+    /// The same, but moved on only by what the backend has taken.
+    unsaved: Moment,
+    /// The backend has a row for it, from an earlier write of the same spell of dirtiness.
+    has_row: bool,
     /// Since when the place has been dirty; never earlier than it really was.
     since: Duration,
     /// Its age counts. Not once it was parked, also when it is tried again: it is as old as it is because it was refused.
@@ -76,8 +80,19 @@ pub(crate) struct Taken {
     pub(crate) moment: Moment,
 }
 
+/// A place whose newest version the backend has not got.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unsaved {
+    pub(crate) at: Position,
+    pub(crate) is_queued: bool,
+    /// What the backend has not got was written before this moment, as far as is known.
+    pub(crate) moment: Moment,
+    /// The backend has a row for it all the same, an older one.
+    pub(crate) has_row: bool,
+}
+
 pub(crate) struct Pending {
-    keys: HashMap<Position, Key, BuildHasherDefault<PositionHasher>>,
+    keys: PlaceMap<Key>,
     /// Queued places, oldest first. Stale if the key's moment is another one.
     queue: VecDeque<(Position, Moment)>,
     /// Queued places that somebody waits for.
@@ -103,7 +118,7 @@ pub(crate) struct Pending {
 impl Pending {
     pub(crate) fn new() -> Self {
         Pending {
-            keys: HashMap::default(),
+            keys: PlaceMap::default(),
             queue: VecDeque::new(),
             urgent: VecDeque::new(),
             retries: BinaryHeap::new(),
@@ -165,6 +180,8 @@ impl Pending {
             state: State::Queued,
             moment,
             owes: moment,
+            unsaved: moment,
+            has_row: false,
             since,
             is_aging: true,
             version: 0,
@@ -264,6 +281,40 @@ impl Pending {
         self.failures(at) > RECENT
     }
 
+    /// Takes this place, if it is queued.
+    pub(crate) fn take_at(&mut self, at: Position) -> Option<Taken> {
+        self.keys.get(&at).is_some_and(|key| key.state == State::Queued).then(|| self.set_out(at))
+    }
+
+    /// A moment that is later than everything in the book.
+    pub(crate) fn moment(&mut self) -> Moment {
+        self.tick()
+    }
+
+    /// What is in the book and not parked.
+    pub(crate) fn unsaved(&self) -> impl Iterator<Item = Unsaved> {
+        let known = self.keys.iter().filter(|(_, key)| key.state != State::Parked);
+        known.map(|(at, key)| Unsaved {
+            at: *at,
+            is_queued: key.state == State::Queued,
+            moment: key.unsaved,
+            has_row: key.has_row,
+        })
+    }
+
+    /// For whoever takes places by other rules than the order of the queues, which then fill up with places that were taken.
+    pub(crate) fn tidy_up(&mut self) {
+        let keys = &self.keys;
+        let is_stale = |&(at, moment): &(Position, Moment)| {
+            !keys.get(&at).is_some_and(|key| key.state == State::Queued && key.moment == moment)
+        };
+        for queue in [&mut self.queue, &mut self.urgent] {
+            if queue.len() > 2 * keys.len() + 64 {
+                queue.retain(|queued| !is_stale(queued));
+            }
+        }
+    }
+
     fn set_out(&mut self, at: Position) -> Taken {
         let moment = self.tick();
         if let Some(key) = self.keys.get_mut(&at) {
@@ -322,7 +373,8 @@ impl Pending {
     }
 
     /// `version` was written, but a newer one is there. It was written after the copy was taken, at `taken.moment`.
-    pub(crate) fn superseded(&mut self, taken: Taken, version: u64, copied_at: Duration) {
+    /// `has_row`: it was a value, and not a remove.
+    pub(crate) fn superseded(&mut self, taken: Taken, version: u64, copied_at: Duration, has_row: bool) {
         let Some(key) = self.keys.get_mut(&taken.at) else { return };
         let (state, before, owed) = (key.state, key.moment, key.owes);
         key.state = State::Queued;
@@ -330,6 +382,7 @@ impl Pending {
         // Unless the journal has it once more since: what was written after that has a newer record anyway.
         key.owes = owed.max(taken.moment);
         let owes = key.owes;
+        (key.unsaved, key.has_row) = (taken.moment, has_row);
         if std::mem::replace(&mut key.is_aging, true) {
             self.ages.leave(key.since);
         }
@@ -609,25 +662,6 @@ impl Pending {
         for (_, reply) in self.keys.values_mut().flat_map(|key| key.waiters.drain(..)) {
             reply.answer(Err((1, error.clone())));
         }
-    }
-}
-
-/// Positions are small and distinct; one multiplication spreads them.
-#[derive(Default)]
-struct PositionHasher(u64);
-
-impl Hasher for PositionHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
-    }
-
-    fn write_u32(&mut self, value: u32) {
-        let product = (self.0 ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = product ^ product >> 32;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

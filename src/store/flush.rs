@@ -72,6 +72,19 @@ where
         Some(DirtyEntry { key, value, version: self.slab.version(slot, guard) })
     }
 
+    /// The version at this place, if it is dirty, and what `look` makes of its key and value (none: a tombstone).
+    pub(crate) fn peek_dirty<R>(
+        &self,
+        at: Position,
+        guard: &Guard,
+        look: impl FnOnce(&K, Option<&V>) -> R,
+    ) -> Option<(u64, R)> {
+        let slot = self.dirty_word(at, guard)?.slot();
+        // SAFETY: the word was read with Acquire under `guard` and is decided.
+        let (key, value) = unsafe { (self.slab.key(slot, guard), self.slab.value(slot, guard)) };
+        Some((self.slab.version(slot, guard), look(key, value)))
+    }
+
     /// What goes to the backend, or into a copy, must count if we crash; and we are the flusher, we know of it.
     fn vouch_for(&self, slot: SlotId, guard: &Guard) {
         if !self.slab.is_announced(slot, guard) {

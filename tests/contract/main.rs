@@ -23,6 +23,7 @@ mod limits;
 mod linearizability;
 mod loads;
 mod ordering;
+mod ranks;
 mod reentrancy;
 mod shutdown;
 mod updates;

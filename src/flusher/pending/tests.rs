@@ -48,7 +48,7 @@ fn c07_the_time_of_first_dirtiness_survives_refusals_and_moves_on_only_with_a_wr
     assert_eq!(book.queued(), 1);
     assert_eq!(book.oldest(), Some(ms(5)));
     let taken = book.take(None, any).expect("queued again");
-    book.superseded(taken, 1, ms(120));
+    book.superseded(taken, 1, ms(120), true);
     assert_eq!(book.oldest(), Some(ms(120)));
 }
 
@@ -60,11 +60,11 @@ fn a_barrier_waits_for_what_came_after_the_copy_and_not_for_what_came_after_itse
     // The copy is on its way when somebody flushes: a newer version may be theirs.
     let reply = Reply::new();
     book.barrier(Arc::clone(&reply));
-    book.superseded(taken, 1, ms(1));
+    book.superseded(taken, 1, ms(1), true);
     assert_eq!(answer(&mut book, &reply), None);
     let taken = book.take(None, any).expect("queued again");
     // This copy came after the barrier, so whatever is newer still is not owed to it.
-    book.superseded(taken, 2, ms(2));
+    book.superseded(taken, 2, ms(2), true);
     assert_eq!(answer(&mut book, &reply), Some(true));
     book.heard(at(2), ms(3));
     let reply = Reply::new();
@@ -114,7 +114,7 @@ fn a_writer_that_waits_is_told_of_its_own_version() {
     book.wait_for(at(2), 8, Arc::clone(&new));
     let taken = book.take(None, any).expect("queued");
     assert_eq!(taken.at, at(2), "urgent goes first");
-    book.superseded(taken, 7, ms(1));
+    book.superseded(taken, 7, ms(1), true);
     assert_eq!((answer(&mut book, &old), answer(&mut book, &new)), (Some(true), None));
     let taken = book.take(None, any).expect("still urgent");
     assert_eq!(taken.at, at(2));
@@ -176,7 +176,7 @@ fn what_was_not_tried_is_as_it_was() {
     let again: Vec<_> = std::iter::from_fn(|| book.take(None, any)).map(|taken| taken.at.index()).collect();
     assert_eq!(again, [2, 0, 1, 3]);
     assert_eq!(book.attempt(at(0), 1), 1, "nobody was asked");
-    book.superseded(Taken { at: at(2), moment: 99 }, 7, ms(9));
+    book.superseded(Taken { at: at(2), moment: 99 }, 7, ms(9), true);
     assert_eq!(answer(&mut book, &reply), Some(true));
 }
 
@@ -190,7 +190,7 @@ fn what_was_copied_while_it_was_in_flight_owes_once() {
     book.copied(at(0));
     assert_eq!(book.owing(), 1);
     // The answer comes late, and a newer version is there: it has a record of the new epoch.
-    book.superseded(taken, 1, ms(5));
+    book.superseded(taken, 1, ms(5), true);
     book.settled(at(0));
     assert_eq!(book.owing(), 1, "counted twice");
     book.settled(at(1));
