@@ -24,9 +24,6 @@ pub(crate) const HOT: u64 = 40;
 
 pub(crate) const KEYS: u64 = COUNTERS + OWN * WRITERS as u64;
 
-/// A sixth of the keys, so that entries leave and come back, and an outage fills the cache; and more than the hot ones.
-pub(crate) const CAPACITY: usize = 2_000;
-
 /// The number of a write, and a text that follows from key and number.
 pub(crate) type Row = (u64, String);
 

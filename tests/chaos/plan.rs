@@ -12,6 +12,8 @@ pub(crate) struct Plan {
     /// How many operations all writers together should do in a second. With fewer threads than cores they could do a hundred times as
     /// many, and then nobody else would get anything done.
     pub(crate) pace: u64,
+    /// Of the cache: a part of the keys, so that entries leave and come back, and more than the hot ones.
+    pub(crate) capacity: usize,
     /// The longest that a hang, a lock or an outage takes.
     pub(crate) longest: Duration,
     /// How much calm there is between two misfortunes, at most.
@@ -30,6 +32,7 @@ impl Plan {
             length: Duration::from_secs(12),
             seed: 1,
             pace: 12_000,
+            capacity: 2_000,
             longest: Duration::from_millis(900),
             pause: Duration::from_millis(300),
             patience: Duration::from_secs(30),
@@ -42,6 +45,7 @@ impl Plan {
     pub(crate) fn control(sabotage: Sabotage) -> Self {
         Plan {
             length: Duration::from_millis(1500),
+            capacity: 500,
             longest: Duration::from_millis(100),
             pause: Duration::from_millis(50),
             patience: Duration::from_millis(2500),

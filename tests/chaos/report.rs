@@ -133,7 +133,10 @@ impl Report {
         line("outages that the cache has noticed / stalls", numbers([sums.down, sums.stalled]));
         line("longest outage, as it saw it", times([sums.longest_outage]));
         line("longest that an entry was dirty", times([peaks.oldest_dirty]));
-        line("most dirty entries, of 2,000", grouped(peaks.dirty as u64));
+        line(
+            "most dirty entries / the cache holds",
+            numbers([peaks.dirty as u64, trial.plan.capacity as u64]),
+        );
         line("largest journal, bytes", grouped(peaks.journal));
         line("records copied / epochs retired", numbers([journal.copies, journal.retirements]));
         line(

@@ -12,7 +12,7 @@ use writeback::{Cache, OpenError};
 use super::{
     gate::{Gate, Passed, Table},
     ledger::{Check, Finding, Ledger},
-    model::{CAPACITY, Model, Row, WRITERS, differences},
+    model::{Model, Row, WRITERS, differences},
     plan::{Plan, Sabotage},
     random::Random,
     report::Report,
@@ -60,13 +60,14 @@ struct Threads {
 
 fn open(
     table: impl writeback::Backend<u64, Row> + 'static,
+    capacity: usize,
     journal: &Path,
     told: &Arc<Told>,
 ) -> Result<Cache<u64, Row>, OpenError> {
     let told = Arc::clone(told);
     Cache::builder()
         .name("chaos")
-        .capacity(CAPACITY)
+        .capacity(capacity)
         .max_delay(Duration::from_millis(100))
         .batch_size(500)
         .write_timeout(Duration::from_millis(400))
@@ -89,7 +90,8 @@ impl Trial {
         let table: Box<Table> = Box::new(Arc::clone(&gate));
         let table = Saboteur::before(table, plan.sabotage, &hangs);
         let folder = tempfile::tempdir()?;
-        let cache = open(Arc::<Table>::from(table), &folder.path().join("chaos.journal"), &told)?;
+        let cache =
+            open(Arc::<Table>::from(table), plan.capacity, &folder.path().join("chaos.journal"), &told)?;
         let weather = Arc::new(Weather::of(&*subject));
         let (plan, watch, model) = (plan.clone(), Arc::new(Watch::default()), Arc::new(Model::new()));
         Ok(Trial { subject, plan, ledger, gate, weather, watch, told, model, cache, hangs, folder })
