@@ -52,6 +52,11 @@ impl Census {
         living.retain(|other| !Arc::ptr_eq(other, counters));
     }
 
+    /// How many threads use the cache; a handle counts like a thread.
+    pub(crate) fn living(&self) -> usize {
+        lock(&self.living).len()
+    }
+
     /// The sum of all counters.
     pub(crate) fn sum(&self) -> Counters {
         let sum = Counters::default();

@@ -35,11 +35,12 @@ pub enum Error {
         limit: u64,
     },
 
-    /// No room became free in time: the cache is full of entries that the backend has not yet taken. Nothing was
-    /// written.
+    /// No room became free in time: the cache is full of entries that the backend has not yet taken, or as much is dirty as
+    /// [`max_dirty`](crate::Builder::max_dirty) or [`max_dirty_bytes`](crate::Builder::max_dirty_bytes) allow. Nothing
+    /// was written.
     #[error(
         "no room after {waited:?}: the backend does not take dirty entries fast enough (last error: {}); \
-         try again later, raise `capacity`, or raise `write_timeout`",
+         try again later, raise `capacity` or `max_dirty`, or raise `write_timeout`",
         .cause.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
     )]
     Backpressure {
@@ -49,8 +50,9 @@ pub enum Error {
         cause: Option<BackendError>,
     },
 
-    /// An `Ack::Backend` write, or a `flush`, met an error of the backend. The data is safe: in the cache, dirty, and tried
-    /// again in the background; or, refused for good, in a [dead letter](crate::Cache::dead_letters).
+    /// An `Ack::Backend` write, a write-through at a limit, or a `flush`, met an error of the backend. The data is safe: in
+    /// the cache, dirty, and tried again in the background; or, refused for good, in a
+    /// [dead letter](crate::Cache::dead_letters).
     #[error(
         "{failed} dirty entries could not be written; they stay in the cache and are tried again, or are dead letters: \
          {cause}"
@@ -61,6 +63,26 @@ pub enum Error {
         /// What the backend said about one of them.
         cause: BackendError,
     },
+
+    /// A [`flush_within`](crate::Cache::flush_within) has run out of time. What remains is dirty, and goes on being written in the
+    /// background.
+    #[error(
+        "{remaining} dirty entries were not in the backend after {waited:?} (its last error: {}): give it more time, or \
+         look at why the backend is slow",
+        .cause.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+    )]
+    FlushTimedOut {
+        /// How many of the entries that the flush waits for are not in the backend, those that it has refused included.
+        remaining: usize,
+        /// How long the call had waited.
+        waited: Duration,
+        /// The backend's last error, if its last answer was one.
+        cause: Option<BackendError>,
+    },
+
+    /// The ticket was made by another cache.
+    #[error("the ticket belongs to another cache: ask the one that made it")]
+    ForeignTicket,
 
     /// The journal had no room for the write in time: it is as large as it may be and full of writes that the backend has
     /// not yet taken, or its disk is full. Nothing was written.

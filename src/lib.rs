@@ -38,8 +38,8 @@ mod table;
 
 pub use backend::{Answers, Backend, BackendError, Batch, Change, ErrorClass, Op};
 pub use cache::{
-    Ack, Builder, ByWeight, Cache, Closed, DeadLetter, DeadLetterId, Handle, Invalidated, Journaled,
-    Recovery, Retried, Ticket, WeakCache, Weigh, WithJournal,
+    Ack, Builder, ByWeight, Cache, Closed, DeadLetter, DeadLetterId, Handle, Invalidated, Journaled, OnFull,
+    Recovery, Retried, Ticket, WeakCache, Weigh, WithJournal, WriteOptions,
 };
 pub use clock::{Clock, ManualClock};
 #[cfg(feature = "serde")]

@@ -24,9 +24,15 @@
 //! | `writeback_weight` | the weigher's | what the entries weigh; 0 without a weigher |
 //! | `writeback_max_weight` | the weigher's | what they may weigh; only with a weigher |
 //! | `writeback_dirty_entries` | | entries that the backend has not got |
+//! | `writeback_max_dirty_entries` | | how many entries may be dirty; only with that limit |
+//! | `writeback_dirty_bytes` | bytes, or the weigher's | what the dirty entries take; only with that limit, as the following |
+//! | `writeback_max_dirty_bytes` | bytes, or the weigher's | what they may take |
 //! | `writeback_oldest_dirty_age_seconds` | seconds | how long the oldest of them has been dirty, parked ones left out; 0: none |
 //! | `writeback_in_flight_operations` | | operations that the backend is working on |
 //! | `writeback_parked_entries` | | entries that the backend has refused for good |
+//! | `writeback_dead_letters` | | open dead letters: refused for good, and kept in a file |
+//! | `writeback_dead_letter_bytes` | bytes | how large that file is |
+//! | `writeback_backend_down` | | 1: the circuit breaker is open, the backend is only probed |
 //! | `writeback_coalescing_ratio` | | accepted writes for each backend write |
 //! | `writeback_hit_ratio` | | share of reads that were answered from the table |
 //! | `writeback_largest_batch_operations` | | the largest batch so far |
@@ -60,6 +66,9 @@
 //! | `writeback_backend_panics_total` | | calls of the backend that panicked |
 //! | `writeback_ring_overflows_total` | | entries whose dirtiness did not go through a ring |
 //! | `writeback_writer_waits_total` | | writes that had to wait for room |
+//! | `writeback_throttled_writes_total` | | writes that were slowed down because a dirty limit was near |
+//! | `writeback_throttled_microseconds_total` | microseconds | how long writers were slowed down, or waited for room |
+//! | `writeback_dead_letters_unkept_total` | | refused writes that no dead letter could be written for; they stayed parked |
 //! | `writeback_flusher_wakeups_total` | | how many times the flusher woke up |
 //! | `writeback_events_dropped_total` | | events that the listener was too slow for |
 //! | `writeback_listener_panics_total` | | how many times the listener has panicked |
@@ -146,6 +155,24 @@ const METRICS: &[Metric] = &[
         "entries that the backend has not got",
     ),
     metric(
+        "writeback_max_dirty_entries",
+        Unit::Count,
+        Gauge(|stats| stats.max_dirty.map(|limit| limit as f64)),
+        "how many entries may be dirty",
+    ),
+    metric(
+        "writeback_dirty_bytes",
+        Unit::Bytes,
+        Gauge(|stats| stats.max_dirty_bytes.map(|_| stats.dirty_bytes as f64)),
+        "what the dirty entries take",
+    ),
+    metric(
+        "writeback_max_dirty_bytes",
+        Unit::Bytes,
+        Gauge(|stats| stats.max_dirty_bytes.map(|limit| limit as f64)),
+        "what the dirty entries may take",
+    ),
+    metric(
         "writeback_oldest_dirty_age_seconds",
         Unit::Seconds,
         Gauge(|stats| Some(stats.oldest_dirty_age.map_or(0.0, |age| age.as_secs_f64()))),
@@ -162,6 +189,24 @@ const METRICS: &[Metric] = &[
         Unit::Count,
         Gauge(|stats| Some(stats.parked as f64)),
         "entries that the backend has refused for good",
+    ),
+    metric(
+        "writeback_dead_letters",
+        Unit::Count,
+        Gauge(|stats| Some(stats.dead_letters as f64)),
+        "open dead letters: refused for good, and kept in a file",
+    ),
+    metric(
+        "writeback_dead_letter_bytes",
+        Unit::Bytes,
+        Gauge(|stats| stats.journal.as_ref().map(|_| stats.dead_letter_bytes as f64)),
+        "how large the file of dead letters is",
+    ),
+    metric(
+        "writeback_backend_down",
+        Unit::Count,
+        Gauge(|stats| Some(flag(stats.backend_down))),
+        "1: the circuit breaker is open, the backend is only probed",
     ),
     metric(
         "writeback_coalescing_ratio",
@@ -318,6 +363,24 @@ const METRICS: &[Metric] = &[
         Unit::Count,
         Counter(|stats| Some(stats.writer_waits)),
         "writes that had to wait for room",
+    ),
+    metric(
+        "writeback_throttled_writes_total",
+        Unit::Count,
+        Counter(|stats| Some(stats.throttled_writes)),
+        "writes that were slowed down because a dirty limit was near",
+    ),
+    metric(
+        "writeback_throttled_microseconds_total",
+        Unit::Microseconds,
+        Counter(|stats| Some(stats.throttled_time.as_micros() as u64)),
+        "how long writers were slowed down, or waited for room",
+    ),
+    metric(
+        "writeback_dead_letters_unkept_total",
+        Unit::Count,
+        Counter(|stats| Some(stats.dead_letters_unkept)),
+        "refused writes that no dead letter could be written for",
     ),
     metric(
         "writeback_flusher_wakeups_total",

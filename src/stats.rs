@@ -14,6 +14,8 @@ pub(crate) struct Counters {
     pub(crate) puts: Counter,
     pub(crate) removes: Counter,
     pub(crate) waits: Counter,
+    pub(crate) throttled: Counter,
+    pub(crate) throttled_nanos: Counter,
 }
 
 impl Counters {
@@ -27,6 +29,8 @@ impl Counters {
             (&self.puts, &other.puts),
             (&self.removes, &other.removes),
             (&self.waits, &other.waits),
+            (&self.throttled, &other.throttled),
+            (&self.throttled_nanos, &other.throttled_nanos),
         ];
         pairs.into_iter().for_each(|(mine, theirs)| mine.add(theirs.get()));
     }
@@ -181,6 +185,12 @@ pub struct Stats {
     /// at most an eighth of `max_delay` more; an entry that became dirty within that time may not be seen yet. `None`: there
     /// is none.
     pub oldest_dirty_age: Option<Duration>,
+    /// How many entries may be dirty; see [`max_dirty`](crate::Builder::max_dirty).
+    pub max_dirty: Option<usize>,
+    /// What the dirty entries take, in the unit of the weigher, or in bytes; 0 if that is not limited.
+    pub dirty_bytes: u64,
+    /// What they may take; see [`max_dirty_bytes`](crate::Builder::max_dirty_bytes).
+    pub max_dirty_bytes: Option<u64>,
     /// Operations that the backend is working on.
     pub in_flight: usize,
     /// Dirty entries that the backend has refused for good, and that are no dead letters; see
@@ -238,6 +248,10 @@ pub struct Stats {
     pub ring_overflows: u64,
     /// Writes that had to wait for room.
     pub writer_waits: u64,
+    /// Writes that were slowed down because a dirty limit was near; see [`throttle`](crate::Builder::throttle).
+    pub throttled_writes: u64,
+    /// How long writers were slowed down, or waited for room, in all.
+    pub throttled_time: std::time::Duration,
     /// How many times the flusher woke up.
     pub wakeups: u64,
     /// Events that the listener was too slow for; see [`Event::Missed`](crate::Event::Missed).

@@ -68,7 +68,7 @@ fn what_is_exported_is_what_the_statistics_say() {
     let plain = Cache::builder().name("plain").capacity(100).backend(Memory::new());
     let plain = plain.open::<u64, u64>().unwrap();
     let builder = Cache::builder().name("kept").capacity(100).journal(folder.path().join("metrics.journal"));
-    let kept = builder.backend(Memory::new()).open::<u64, u64>().unwrap();
+    let kept = builder.max_dirty(50).backend(Memory::new()).open::<u64, u64>().unwrap();
     let book = Book::default();
     metrics::with_local_recorder(&book, || {
         writeback::metrics::describe();
@@ -98,6 +98,11 @@ fn what_is_exported_is_what_the_statistics_say() {
     // What does not exist is not exported as a zero.
     assert_eq!(book.gauge("writeback_max_weight{cache=plain}"), None);
     assert_eq!(book.gauge("writeback_journal_bytes{cache=plain}"), None);
+    assert_eq!(book.gauge("writeback_max_dirty_entries{cache=plain}"), None);
+    assert_eq!(book.gauge("writeback_dead_letter_bytes{cache=plain}"), None);
+    assert_eq!(book.gauge("writeback_max_dirty_entries{cache=kept}"), Some(50.0));
+    assert_eq!(book.gauge("writeback_dead_letters{cache=kept}"), Some(0.0));
+    assert_eq!(book.gauge("writeback_backend_down{cache=kept}"), Some(0.0));
     let journal = kept.stats().journal.unwrap();
     assert_eq!(book.gauge("writeback_journal_bytes{cache=kept}"), Some(journal.bytes as f64));
     assert_eq!(book.gauge("writeback_journal_poisoned{cache=kept}"), Some(0.0));

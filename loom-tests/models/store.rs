@@ -15,7 +15,7 @@ use crate::{
     lane::{Lanes, Lease},
     ring::Consumer,
     signal::Signal,
-    store::{Cleaned, Codecs, EntryCodec, Expect, Refused, Seen, Shape, Store},
+    store::{Cleaned, Codecs, DirtyLimits, EntryCodec, Expect, Refused, Seen, Shape, Store},
     table::Position,
 };
 
@@ -60,6 +60,7 @@ pub(super) fn small_store_with(journal: Option<Arc<Journal>>) -> (Arc<SmallStore
         capacity: 2,
         flush_at: usize::MAX,
         weigher: None,
+        limits: DirtyLimits::default(),
         signal: Arc::new(Signal::new(Clock::system())),
         journal: journal.map(|journal| (journal, codec)),
         epochs: Epochs::new(),
@@ -94,7 +95,7 @@ impl Writing {
         self.store.prepare(&mut writer, &mut draft).expect("the journal has room");
         let hash = self.store.hash(&KEY);
         let put = self.store.publish(&mut writer, draft, hash, Expect::Anything, &mut None, unpinned());
-        put.map(|(at, _)| at).map_err(|(_, refused)| refused)
+        put.map(|put| put.at).map_err(|(_, refused)| refused)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Ack, Cache, DefaultHasher, Recovery,
+    Ack, Cache, DefaultHasher, OnFull, Recovery,
     engine::{Engine, Policies, Thread},
     flights::Flights,
     journaled::{Journaled, WithJournal},
@@ -27,7 +27,7 @@ use crate::{
     recycle::Slots,
     ring::Consumer,
     signal::Signal,
-    store::{Shape, Store, Weigher},
+    store::{DirtyLimits, Shape, Store, Weigher},
     table::Table,
 };
 
@@ -51,6 +51,10 @@ pub struct Builder<B = (), W = (), S = DefaultHasher, J = ()> {
     flush_at: Option<usize>,
     batch_size: usize,
     write_timeout: Duration,
+    on_full: OnFull,
+    max_dirty: Option<usize>,
+    max_dirty_bytes: Option<u64>,
+    throttle: (f64, Duration),
     retry: (Duration, Duration),
     cache_absent: bool,
     lanes: usize,
@@ -104,6 +108,10 @@ impl Builder {
             flush_at: None,
             batch_size: 1_000,
             write_timeout: Duration::from_secs(10),
+            on_full: OnFull::Wait,
+            max_dirty: None,
+            max_dirty_bytes: None,
+            throttle: (0.5, Duration::from_millis(10)),
             retry: (Duration::from_millis(50), Duration::from_secs(30)),
             cache_absent: false,
             lanes: 16,
@@ -136,6 +144,10 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             flush_at: self.flush_at,
             batch_size: self.batch_size,
             write_timeout: self.write_timeout,
+            on_full: self.on_full,
+            max_dirty: self.max_dirty,
+            max_dirty_bytes: self.max_dirty_bytes,
+            throttle: self.throttle,
             retry: self.retry,
             cache_absent: self.cache_absent,
             lanes: self.lanes,
@@ -173,6 +185,12 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         self.map(|backend, _, hasher, journal| (backend, ByWeight(weigh), hasher, journal))
     }
 
+    /// What an entry weighs, without a limit on what all of them do: for
+    /// [`max_dirty_bytes`](Builder::max_dirty_bytes). As [`max_weight`](Builder::max_weight) with `u64::MAX`.
+    pub fn weigher<F>(self, weigh: F) -> Builder<B, ByWeight<F>, S, J> {
+        self.max_weight(u64::MAX, weigh)
+    }
+
     /// The database behind the cache. An `Arc` of a backend is a backend, for those who want to keep a hold of it.
     pub fn backend<B2>(self, backend: B2) -> Builder<B2, W, S, J> {
         self.map(|_, weigher, hasher, journal| (backend, weigher, hasher, journal))
@@ -200,7 +218,8 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         self
     }
 
-    /// How many dirty entries start a flush before anything is due. Default: half of the capacity.
+    /// How many dirty entries start a flush before anything is due. Default: half of the capacity, or half of the number of dirty
+    /// entries from which on [`throttle`](Builder::throttle) slows writers down, if that is less.
     pub fn flush_at(mut self, dirty: usize) -> Self {
         self.flush_at = Some(dirty);
         self
@@ -212,8 +231,68 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         self
     }
 
-    /// How long a write of a new key waits for room, when the cache is full of entries that the backend has not taken,
-    /// before it fails with [`Error::Backpressure`](crate::Error::Backpressure). Default: 10 s.
+    /// The most entries that may be dirty at once, those that are on their way to the backend included. A write that would
+    /// make one more dirty does what [`on_full`](Builder::on_full) says; one of an entry that is dirty already goes
+    /// on. Default: no limit but the capacity.
+    ///
+    /// This bounds what is lost without a journal, and how long it takes to drain. Writers are slowed down before they are
+    /// stopped, see [`throttle`](Builder::throttle). A cache that finds more than this in its journal starts above the limit.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use writeback::{BackendError, Cache, Error, OnFull, backend::Memory};
+    /// let rows = std::sync::Arc::new(Memory::new());
+    /// rows.set_fault(|_| Err(BackendError::transient("the database is away")));
+    /// let orders = Cache::builder()
+    ///     .capacity(10_000)
+    ///     .max_dirty(100)
+    ///     .on_full(OnFull::Error)
+    ///     .backend(rows.clone())
+    ///     .open::<u64, u64>()?;
+    /// let taken = (0..500).filter(|&id| orders.put(id, 1).is_ok()).count();
+    /// assert_eq!(taken, 100);
+    /// orders.put(7, 2)?; // is dirty already
+    /// rows.clear_fault();
+    /// orders.flush()?;
+    /// orders.put(300, 1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn max_dirty(mut self, entries: usize) -> Self {
+        self.max_dirty = Some(entries);
+        self
+    }
+
+    /// The most that the dirty entries may take, those that are on their way to the backend included: in the unit of the weigher
+    /// given to [`max_weight`](Builder::max_weight) or [`weigher`](Builder::weigher), where a remove takes nothing. Without a weigher an
+    /// entry takes `size_of` its key and value, and a remove that of its key: what they own on the heap is not counted
+    /// then. A write that would take more does what [`on_full`](Builder::on_full) says; one of a dirty entry that does not
+    /// become larger goes on. One entry that is larger than the limit has room when nothing else is dirty. Default: no limit.
+    ///
+    /// While the backend works on an older version of a dirty entry, that copy is in memory beside what is counted, in
+    /// at most one batch (with a journal that is synced: a few).
+    pub fn max_dirty_bytes(mut self, bytes: u64) -> Self {
+        self.max_dirty_bytes = Some(bytes);
+        self
+    }
+
+    /// What a write does that finds no room: it waits, fails at once, or goes through to the backend. Default:
+    /// [`OnFull::Wait`]. For one write: [`WriteOptions`](crate::WriteOptions).
+    pub fn on_full(mut self, on_full: OnFull) -> Self {
+        self.on_full = on_full;
+        self
+    }
+
+    /// From which share of [`max_dirty`](Builder::max_dirty) and [`max_dirty_bytes`](Builder::max_dirty_bytes) on (0 to 1) writes that
+    /// make more dirty are slowed down, and by how much at the limit. In between the delay grows in proportion; it ends sooner
+    /// when the backend catches up, and the flusher starts at once. The write is made before its delay, so nobody waits for
+    /// it, and reads are never slowed down. Default: 0.5 and 10 ms; `Duration::ZERO` turns it off.
+    pub fn throttle(mut self, from: f64, longest: Duration) -> Self {
+        self.throttle = (from, longest);
+        self
+    }
+
+    /// How long a write waits for room (in the cache, in its journal, or below a dirty limit) before it fails with
+    /// [`Error::Backpressure`](crate::Error::Backpressure). Default: 10 s.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = timeout;
         self
@@ -298,6 +377,18 @@ impl<B, W, S, J> Builder<B, W, S, J> {
                 "more than max_delay: until then an entry may be dirty",
             );
         }
+        if self.max_dirty == Some(0) || self.max_dirty_bytes == Some(0) {
+            let setting = if self.max_dirty == Some(0) { "max_dirty" } else { "max_dirty_bytes" };
+            return bad(setting, "0".into(), "give what may be dirty, or use Ack::Backend to write through");
+        }
+        if !(0.0..=1.0).contains(&self.throttle.0) {
+            let value = self.throttle.0.to_string();
+            return bad(
+                "throttle",
+                value,
+                "give the share of the limit from which on writes are slowed down",
+            );
+        }
         let (first, longest) = self.retry;
         if first.is_zero() || longest < first {
             let value = format!("{first:?}, {longest:?}");
@@ -376,7 +467,16 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         let cores = core_affinity::get_core_ids().unwrap_or_default();
         let ring = self.capacity.clamp(64, 8192);
         let (lanes, rings, slots) = Lanes::new(cores.len(), self.lanes, ring);
-        let flush_at = self.flush_at.unwrap_or(self.capacity / 2).max(1);
+        let limits = DirtyLimits {
+            entries: self.max_dirty.map(|entries| entries as u64),
+            bytes: self.max_dirty_bytes,
+            slow_from: self.throttle.0,
+        };
+        // Before anybody is slowed down.
+        let early = self
+            .max_dirty
+            .map_or(usize::MAX, |limit| ((limit as f64 * self.throttle.0 / 2.0) as usize).max(limit / 8));
+        let flush_at = self.flush_at.unwrap_or((self.capacity / 2).min(early)).max(1);
         let weigher = self.weigher.into_weigher().map(|weigher| (weigher, self.max_weight));
         let bytes = Store::<K, V, S>::bytes(self.capacity, &lanes);
         let backend: Arc<dyn Backend<K, V>> = Arc::new(self.backend);
@@ -401,7 +501,7 @@ impl<B, W, S, J> Builder<B, W, S, J> {
             let letters = Letters::new(area);
             let epochs = contents.as_ref().map_or_else(Epochs::new, Contents::epochs);
             let signal = Arc::clone(&signal);
-            let shape = Shape { capacity, flush_at, weigher, signal, journal, epochs };
+            let shape = Shape { capacity, flush_at, weigher, limits, signal, journal, epochs };
             let store =
                 Store::new(shape, lanes, hasher).map_err(|source| OpenError::Memory { bytes, source })?;
             let restore = |contents| opening::restore(contents, &store, &*backend, batch_size, &letters);
@@ -443,6 +543,8 @@ impl<B, W, S, J> Builder<B, W, S, J> {
         let policies = Policies {
             ack,
             write_timeout: self.write_timeout,
+            on_full: self.on_full,
+            longest_throttle: self.throttle.1,
             cache_absent: self.cache_absent,
             drain_on_drop: self.drain_on_drop,
             name: self.name,

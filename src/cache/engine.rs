@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Ack, Closed, Invalidated, Recovery, flights::Flights};
+use super::{Ack, Closed, Invalidated, OnFull, Recovery, flights::Flights};
 use crate::{
     Error, HandleError, Stats,
     backend::{Backend, BackendError},
@@ -18,7 +18,7 @@ use crate::{
     flusher::{Desk, Ended, Reply, Request},
     journal::Journal,
     lane::Lease,
-    store::{Invalidation, Seen, Store},
+    store::{Budget, Invalidation, Seen, Store},
     sync::{Mutex, Ordering, lock},
 };
 
@@ -86,6 +86,8 @@ impl Thread {
 pub(super) struct Policies {
     pub(super) ack: Ack,
     pub(super) write_timeout: Duration,
+    pub(super) on_full: OnFull,
+    pub(super) longest_throttle: Duration,
     pub(super) cache_absent: bool,
     pub(super) drain_on_drop: Duration,
     /// What the cache is called.
@@ -234,32 +236,6 @@ where
         self.store.is_dirty(self.store.hash(key), key, &cx.pin())
     }
 
-    /// Posts a request to the flusher and waits for its answer.
-    pub(super) fn ask(&self, request: impl FnOnce(Arc<Reply>) -> Request) -> Result<(), Error> {
-        let reply = Reply::new();
-        match self.desk.requests.post(request(Arc::clone(&reply))) {
-            Ok(()) => self.store.signal.wake(),
-            // Everything is in the backend, also what this call is about.
-            Err(Ended::Drained) => return Ok(()),
-            Err(Ended::Stopped) => return Err(Error::Closed),
-        }
-        reply.wait().map_err(|(failed, cause)| Error::NotFlushed { failed, cause })
-    }
-
-    pub(super) fn flush(&self, cx: &Context) -> Result<(), Error> {
-        self.check_open()?;
-        if cx.is_pinned() {
-            return Err(Error::Reentrant);
-        }
-        let flushed = self.ask(Request::Flush);
-        // What became a letter while nobody waited is told to whoever asks next: a barrier does not go over a refusal in
-        // silence.
-        match (flushed, self.desk.letters.take_untold()) {
-            (Ok(()), Some((failed, cause))) => Err(Error::NotFlushed { failed, cause }),
-            (flushed, _) => flushed,
-        }
-    }
-
     pub(super) fn invalidate<Q>(&self, cx: &Context, key: &Q) -> Result<Invalidated, Error>
     where
         K: Borrow<Q>,
@@ -303,7 +279,7 @@ where
         Error::JournalFull { bytes, waited: start.elapsed(), cause: self.last_error() }
     }
 
-    fn last_error(&self) -> Option<BackendError> {
+    pub(super) fn last_error(&self) -> Option<BackendError> {
         lock(&self.desk.last_error).clone()
     }
 
@@ -333,6 +309,7 @@ where
     pub(super) fn stats(&self) -> Stats {
         let (mine, flusher, store) = (self.census.sum(), &self.desk.counters, &self.store);
         let (weight, max_weight) = store.weight();
+        let (dirty_bytes, max_dirty_bytes) = store.budget.as_ref().map_or((0, None), Budget::bytes);
         let (puts, removes) = (mine.puts.get(), mine.removes.get());
         let (dirty, backend_writes) = (store.dirty(), flusher.writes.get());
         let oldest_dirty = flusher.oldest_dirty.time().filter(|_| dirty > 0);
@@ -346,6 +323,9 @@ where
             max_weight,
             dirty,
             oldest_dirty_age: oldest_dirty.map(|since| store.signal.now().saturating_sub(since)),
+            max_dirty: store.budget.as_ref().and_then(Budget::max_entries).map(|limit| limit as usize),
+            dirty_bytes,
+            max_dirty_bytes,
             in_flight: flusher.in_flight.get() as usize,
             parked: flusher.parked.get() as usize,
             dead_letters: self.desk.letters.open(),
@@ -375,6 +355,8 @@ where
             backend_panics: flusher.panics.get(),
             ring_overflows: flusher.overflows.get(),
             writer_waits: mine.waits.get(),
+            throttled_writes: mine.throttled.get(),
+            throttled_time: Duration::from_nanos(mine.throttled_nanos.get()),
             wakeups: flusher.wakeups.get(),
             events_dropped: events.map_or(0, |events| events.dropped()),
             listener_panics: events.map_or(0, |events| events.panics()),

@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, Hash},
 };
 
-use crate::{Ack, Cache, Error, Ticket, Version, context::Context};
+use crate::{Ack, Cache, Error, Ticket, Version, WriteOptions, context::Context};
 
 /// A cache with a lane of its own: no look-up of the thread's context, and nobody else in the ring.
 ///
@@ -66,7 +66,7 @@ where
     ///
     /// As there.
     pub fn put(&self, key: K, value: V) -> Result<Version, Error> {
-        self.cache.engine.put(&self.context, key, value, None)
+        self.cache.engine.put(&self.context, key, value, &WriteOptions::new())
     }
 
     /// See [`Cache::put_acked`].
@@ -75,7 +75,16 @@ where
     ///
     /// As there.
     pub fn put_acked(&self, key: K, value: V, ack: Ack) -> Result<Version, Error> {
-        self.cache.engine.put(&self.context, key, value, Some(ack))
+        self.cache.engine.put(&self.context, key, value, &ack.into())
+    }
+
+    /// See [`Cache::put_with`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn put_with(&self, key: K, value: V, options: impl Into<WriteOptions>) -> Result<Version, Error> {
+        self.cache.engine.put(&self.context, key, value, &options.into())
     }
 
     /// See [`Cache::put_ticket`].
@@ -83,8 +92,8 @@ where
     /// # Errors
     ///
     /// As there.
-    pub fn put_ticket(&self, key: K, value: V, ack: Ack) -> Result<Ticket, Error> {
-        self.cache.engine.put_ticket(&self.context, key, value, ack)
+    pub fn put_ticket(&self, key: K, value: V, options: impl Into<WriteOptions>) -> Result<Ticket, Error> {
+        self.cache.engine.put_ticket(&self.context, key, value, &options.into())
     }
 
     /// See [`Cache::update`].
@@ -93,7 +102,8 @@ where
     ///
     /// As there.
     pub fn update(&self, key: K, mut change: impl FnMut(Option<&V>) -> V) -> Result<Version, Error> {
-        let written = self.cache.engine.update_if(&self.context, key, |old| Some(change(old)), None)?;
+        let options = WriteOptions::new();
+        let written = self.cache.engine.update_if(&self.context, key, |old| Some(change(old)), &options)?;
         Ok(written.unwrap_or(Version(0)))
     }
 
@@ -107,7 +117,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.cache.engine.remove(&self.context, key.to_owned(), None)
+        self.cache.engine.remove(&self.context, key.to_owned(), &WriteOptions::new())
     }
 
     /// See [`Cache::get_many`].
@@ -125,7 +135,7 @@ where
     ///
     /// As there.
     pub fn put_many(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<usize, Error> {
-        self.cache.engine.put_many(&self.context, entries, None)
+        self.cache.engine.put_many(&self.context, entries, &WriteOptions::new())
     }
 }
 

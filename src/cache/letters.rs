@@ -131,6 +131,24 @@ where
         Ok(found)
     }
 
+    /// Whether the backend has refused a key of this hash for good, at this version or a newer one, so that a letter has it.
+    pub(super) fn check_letters(&self, hash: u64, version: u64) -> Result<(), Error> {
+        if self.desk.letters.open() == 0 {
+            return Ok(());
+        }
+        let is_meant = |letter: &&Letter| letter.is_open() && letter.version >= version;
+        let open: Option<Vec<Letter>> =
+            self.desk.letters.with(|area| area.letters().filter(is_meant).cloned().collect());
+        for letter in open.unwrap_or_default() {
+            let (key, _) = self.store.decode(&letter.key, None)?;
+            if self.store.hash(&key) == hash {
+                let cause = BackendError::new(letter.class, letter.error);
+                return Err(Error::NotFlushed { failed: 1, cause });
+            }
+        }
+        Ok(())
+    }
+
     fn letter(&self, letter: &Letter) -> Result<DeadLetter<K, V>, Error> {
         let (key, value) = self.store.decode(&letter.key, letter.value.as_deref())?;
         Ok(DeadLetter {

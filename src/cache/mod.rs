@@ -3,12 +3,15 @@
 mod builder;
 mod engine;
 mod flights;
+mod flushing;
 mod handle;
 mod journaled;
 mod letters;
 mod load;
 mod observe;
 mod opening;
+mod options;
+mod pressure;
 mod ticket;
 mod write;
 
@@ -28,6 +31,7 @@ pub use handle::Handle;
 pub use journaled::{Journaled, WithJournal};
 pub use letters::{DeadLetter, DeadLetterId, Retried};
 pub use opening::Recovery;
+pub use options::{OnFull, WriteOptions};
 pub use ticket::Ticket;
 
 use engine::Engine;
@@ -107,8 +111,9 @@ pub enum Invalidated {
 /// # Blocking
 ///
 /// Reads of cached keys never block. A read of a missing key blocks for the backend's `load`. A write of a key that
-/// is in the cache never blocks. A write of a new key blocks only if the cache is full of entries that the backend has
-/// not taken, at most for [`Builder::write_timeout`]. No operation holds a lock while the backend is called.
+/// is in the cache never blocks, unless [`max_dirty`](Builder::max_dirty) or [`max_dirty_bytes`](Builder::max_dirty_bytes) limit what may be
+/// dirty and it would make more dirty. A write of a new key blocks only there, or if the cache is full of entries that the backend has
+/// not taken; at most for [`Builder::write_timeout`], or not at all: [`OnFull`]. No operation holds a lock while the backend is called.
 ///
 /// # Panics
 ///
@@ -227,7 +232,7 @@ where
     /// `Ack::Backend` also [`Error::NotFlushed`], with `Ack::Synced` [`Error::NotSynced`], and then the write *is* in the
     /// cache.
     pub fn put(&self, key: K, value: V) -> Result<Version, Error> {
-        self.run(|engine, context| engine.put(context, key, value, None))
+        self.run(|engine, context| engine.put(context, key, value, &WriteOptions::new()))
     }
 
     /// Stores a value, and returns when `ack` holds for it.
@@ -236,10 +241,31 @@ where
     ///
     /// As for [`put`](Cache::put), and [`Error::NoJournal`] if `ack` needs a journal and there is none.
     pub fn put_acked(&self, key: K, value: V, ack: Ack) -> Result<Version, Error> {
-        self.run(|engine, context| engine.put(context, key, value, Some(ack)))
+        self.run(|engine, context| engine.put(context, key, value, &ack.into()))
     }
 
-    /// Stores a value, and returns at once with a ticket that is redeemed when `ack` holds: one thread can keep thousands of
+    /// Stores a value with options of its own: an [`Ack`], an [`OnFull`], or several things in [`WriteOptions`].
+    ///
+    /// ```
+    /// # use writeback::{Cache, Error, OnFull, backend::Memory};
+    /// # let cache = Cache::builder().capacity(100).max_dirty(50).backend(Memory::new()).open::<u64, u64>()?;
+    /// match cache.put_with(1, 10, OnFull::Error) {
+    ///     Ok(_) => {}
+    ///     Err(Error::Backpressure { .. }) => { /* tell the client to come back later */ }
+    ///     Err(other) => return Err(other.into()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_acked`](Cache::put_acked).
+    pub fn put_with(&self, key: K, value: V, options: impl Into<WriteOptions>) -> Result<Version, Error> {
+        let options = options.into();
+        self.run(|engine, context| engine.put(context, key, value, &options))
+    }
+
+    /// Stores a value, and returns at once with a ticket that is redeemed when the acknowledgement that is asked for holds: one thread can keep thousands of
     /// durable writes in the air, and they share their syncs and batches.
     ///
     /// ```
@@ -257,8 +283,9 @@ where
     /// # Errors
     ///
     /// As for [`put_acked`](Cache::put_acked), but for what is only known later: that is the ticket's answer.
-    pub fn put_ticket(&self, key: K, value: V, ack: Ack) -> Result<Ticket, Error> {
-        self.run(|engine, context| engine.put_ticket(context, key, value, ack))
+    pub fn put_ticket(&self, key: K, value: V, options: impl Into<WriteOptions>) -> Result<Ticket, Error> {
+        let options = options.into();
+        self.run(|engine, context| engine.put_ticket(context, key, value, &options))
     }
 
     /// Replaces the value of a key by what `change` makes of it, atomically. Loads a missing key first; `None` means
@@ -291,7 +318,24 @@ where
         ack: Ack,
     ) -> Result<Version, Error> {
         let written =
-            self.run(|engine, context| engine.update_if(context, key, |old| Some(change(old)), Some(ack)))?;
+            self.run(|engine, context| engine.update_if(context, key, |old| Some(change(old)), &ack.into()))?;
+        Ok(written.unwrap_or(Version(0)))
+    }
+
+    /// As [`update`](Cache::update), with options of its own; see [`put_with`](Cache::put_with).
+    ///
+    /// # Errors
+    ///
+    /// As for [`update_acked`](Cache::update_acked).
+    pub fn update_with(
+        &self,
+        key: K,
+        mut change: impl FnMut(Option<&V>) -> V,
+        options: impl Into<WriteOptions>,
+    ) -> Result<Version, Error> {
+        let options = options.into();
+        let written =
+            self.run(|engine, context| engine.update_if(context, key, |old| Some(change(old)), &options))?;
         Ok(written.unwrap_or(Version(0)))
     }
 
@@ -316,7 +360,7 @@ where
         key: K,
         change: impl FnMut(Option<&V>) -> Option<V>,
     ) -> Result<Option<Version>, Error> {
-        self.run(|engine, context| engine.update_if(context, key, change, None))
+        self.run(|engine, context| engine.update_if(context, key, change, &WriteOptions::new()))
     }
 
     /// The value of a key, or, if neither cache nor backend has one, the value of `make`, which is then stored.
@@ -341,7 +385,7 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.run(|engine, context| engine.remove(context, key.to_owned(), None))
+        self.run(|engine, context| engine.remove(context, key.to_owned(), &WriteOptions::new()))
     }
 
     /// As [`remove`](Cache::remove), and returns when `ack` holds.
@@ -354,7 +398,21 @@ where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.run(|engine, context| engine.remove(context, key.to_owned(), Some(ack)))
+        self.run(|engine, context| engine.remove(context, key.to_owned(), &ack.into()))
+    }
+
+    /// As [`remove`](Cache::remove), with options of its own; see [`put_with`](Cache::put_with).
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_acked`](Cache::put_acked).
+    pub fn remove_with<Q>(&self, key: &Q, options: impl Into<WriteOptions>) -> Result<Version, Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        let options = options.into();
+        self.run(|engine, context| engine.remove(context, key.to_owned(), &options))
     }
 
     /// The values of several keys, in their order. Those that are missing are loaded with one call of the backend.
@@ -372,7 +430,7 @@ where
     ///
     /// As for [`put`](Cache::put); what came before the failing one is stored.
     pub fn put_many(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<usize, Error> {
-        self.run(|engine, context| engine.put_many(context, entries, None))
+        self.run(|engine, context| engine.put_many(context, entries, &WriteOptions::new()))
     }
 
     /// As [`put_many`](Cache::put_many), and returns when `ack` holds for all of them: they share one sync, or the
@@ -386,7 +444,21 @@ where
         entries: impl IntoIterator<Item = (K, V)>,
         ack: Ack,
     ) -> Result<usize, Error> {
-        self.run(|engine, context| engine.put_many(context, entries, Some(ack)))
+        self.run(|engine, context| engine.put_many(context, entries, &ack.into()))
+    }
+
+    /// As [`put_many`](Cache::put_many), with options for each of them; see [`put_with`](Cache::put_with).
+    ///
+    /// # Errors
+    ///
+    /// As for [`put_acked`](Cache::put_acked); what came before the failing one is stored.
+    pub fn put_many_with(
+        &self,
+        entries: impl IntoIterator<Item = (K, V)>,
+        options: impl Into<WriteOptions>,
+    ) -> Result<usize, Error> {
+        let options = options.into();
+        self.run(|engine, context| engine.put_many(context, entries, &options))
     }
 
     /// What was in the journal when the cache was opened; `None` without a journal.
@@ -415,6 +487,97 @@ where
     /// tried again in the background, or are dead letters. [`Error::Closed`] after `close`, [`Error::Reentrant`] from inside `read`.
     pub fn flush(&self) -> Result<(), Error> {
         self.run(|engine, context| engine.flush(context))
+    }
+
+    /// As [`flush`](Cache::flush), but waits at most for `time`. What it has asked for goes on in the background after that.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use writeback::{Cache, Error, backend::Memory};
+    /// # let cache = Cache::builder().capacity(100).backend(Memory::new()).open::<u64, u64>()?;
+    /// # cache.put(1, 10)?;
+    /// match cache.flush_within(Duration::from_secs(5)) {
+    ///     Ok(()) => {}
+    ///     Err(Error::FlushTimedOut { remaining, .. }) => eprintln!("{remaining} are still to be written"),
+    ///     Err(other) => return Err(other.into()),
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`flush`](Cache::flush), and [`Error::FlushTimedOut`] with how much remains.
+    pub fn flush_within(&self, time: Duration) -> Result<(), Error> {
+        self.run(|engine, context| engine.flush_within(context, time))
+    }
+
+    /// Waits until the newest version of a key, as of now, is in the backend: a write or a remove. Returns at once if it is. Other
+    /// keys are not waited for; a version that the backend has refused earlier is tried again at once. How long it blocks is
+    /// up to the backend.
+    ///
+    /// ```
+    /// # use writeback::{Cache, backend::Memory};
+    /// let rows = std::sync::Arc::new(Memory::new());
+    /// let cache = Cache::builder().capacity(100).backend(rows.clone()).open::<&str, u32>()?;
+    /// cache.put("order", 1)?;
+    /// cache.flush_key("order")?;
+    /// assert_eq!(rows.get(&"order"), Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFlushed`] if the backend refuses it; it stays dirty and is tried again in the background.
+    /// [`Error::Closed`] after `close`, [`Error::Reentrant`] from inside `read`.
+    pub fn flush_key<Q>(&self, key: &Q) -> Result<(), Error>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.run(|engine, context| engine.flush_key(context, key))
+    }
+
+    /// Waits until those dirty entries are in the backend that `wanted` says yes to, as they are now, and returns how many those
+    /// are. No value: the key was removed.
+    ///
+    /// Looks at the whole table once. `wanted` runs on this thread, on copies, and holds nothing up: it may call the cache and take its
+    /// time. An entry that becomes dirty meanwhile may be missed. However many there are, other keys are still written in
+    /// time.
+    ///
+    /// ```
+    /// # use writeback::{Cache, backend::Memory};
+    /// # let cache = Cache::builder().capacity(100).backend(Memory::new()).open::<u64, u64>()?;
+    /// (0..10).try_for_each(|key| cache.put(key, key).map(drop))?;
+    /// assert_eq!(cache.flush_if(|key, _| *key < 4)?, 4);
+    /// assert_eq!(cache.stats().dirty, 6);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`flush`](Cache::flush), about the chosen entries.
+    pub fn flush_if(&self, wanted: impl FnMut(&K, Option<&V>) -> bool) -> Result<usize, Error> {
+        self.run(|engine, context| engine.flush_if(context, wanted))
+    }
+
+    /// Waits until a ticket's version, or a newer one of its key, is in the backend, whatever acknowledgement the ticket was made for;
+    /// the ticket can still be waited for. Does not wait for other keys.
+    ///
+    /// ```
+    /// # use writeback::{Ack, Cache, backend::Memory};
+    /// # let cache = Cache::builder().capacity(100).backend(Memory::new()).open::<u64, u64>()?;
+    /// let ticket = cache.put_ticket(1, 10, Ack::Memory)?;
+    /// cache.wait_flushed(&ticket)?;
+    /// assert!(!cache.is_dirty(&1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`flush_key`](Cache::flush_key); also if the version was stored long ago, and a newer one is refused now.
+    /// [`Error::ForeignTicket`] if another cache made the ticket.
+    pub fn wait_flushed(&self, ticket: &Ticket) -> Result<Version, Error> {
+        self.run(|engine, context| engine.wait_flushed(context, ticket))
     }
 
     /// Takes a clean entry out of the cache, so that the next read loads it again: for rows that somebody else has

@@ -7,9 +7,11 @@ use std::{
 };
 
 use crate::{
-    Error, Version,
+    BackendError, Error, Version,
+    context::CacheId,
     flusher::Reply,
     journal::{Commits, SyncNumber},
+    table::Position,
 };
 
 /// A write that was made, and whose acknowledgement is on its way; see [`Cache::put_ticket`](crate::Cache::put_ticket).
@@ -17,6 +19,9 @@ use crate::{
 /// Dropping it does not take the write back; only nobody waits for it.
 #[must_use = "the write is not acknowledged before `wait` says so"]
 pub struct Ticket {
+    pub(super) cache: CacheId,
+    /// Where the write went, and the hash of its key.
+    pub(super) place: (Position, u64),
     version: Version,
     on: WaitsOn,
     patience: Duration,
@@ -25,12 +30,19 @@ pub struct Ticket {
 pub(super) enum WaitsOn {
     Nothing,
     Sync(Arc<Commits>, SyncNumber),
-    Backend(Arc<Reply>),
+    /// `true`: not longer than the patience.
+    Backend(Arc<Reply>, bool),
 }
 
 impl Ticket {
-    pub(super) fn new(version: u64, on: WaitsOn, patience: Duration) -> Self {
-        Ticket { version: Version(version), on, patience }
+    pub(super) fn new(
+        cache: CacheId,
+        place: (Position, u64),
+        version: u64,
+        on: WaitsOn,
+        patience: Duration,
+    ) -> Self {
+        Ticket { cache, place, version: Version(version), on, patience }
     }
 
     /// The version that was written.
@@ -45,7 +57,7 @@ impl Ticket {
         match &self.on {
             WaitsOn::Nothing => true,
             WaitsOn::Sync(commits, number) => matches!(commits.outcome(*number), Some(Ok(()))),
-            WaitsOn::Backend(reply) => reply.is_answered(),
+            WaitsOn::Backend(reply, _) => reply.is_answered(),
         }
     }
 
@@ -64,8 +76,15 @@ impl Ticket {
                 let deadline = Instant::now().checked_add(self.patience);
                 commits.wait_until(number, deadline).map_err(|cause| Error::NotSynced { cause })?;
             }
-            WaitsOn::Backend(reply) => {
-                reply.wait().map_err(|(failed, cause)| Error::NotFlushed { failed, cause })?;
+            WaitsOn::Backend(reply, is_limited) => {
+                let deadline = is_limited.then(|| Instant::now().checked_add(self.patience)).flatten();
+                let answer = match deadline {
+                    Some(deadline) => reply.wait_until(deadline).unwrap_or_else(|| {
+                        Err((1, BackendError::transient("the backend did not answer in time")))
+                    }),
+                    None => reply.wait(),
+                };
+                answer.map_err(|(failed, cause)| Error::NotFlushed { failed, cause })?;
             }
         }
         Ok(self.version)

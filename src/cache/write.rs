@@ -3,25 +3,22 @@
 use std::{
     hash::{BuildHasher, Hash},
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-use super::{Ack, Ticket, engine::Engine, ticket::WaitsOn};
+use super::{
+    Ack, OnFull, Ticket, WriteOptions,
+    engine::Engine,
+    pressure::{Lack, Patience, Terms},
+    ticket::WaitsOn,
+};
 use crate::{
     Error, Version,
     context::Context,
     flusher::{Ended, Reply, Request},
     journal::Unprepared,
-    signal::{Event, Listener},
-    store::{Credit, Draft, Expect, Refused, Seen},
+    store::{Credit, Draft, Expect, Published, Refused, Seen},
     table::Position,
 };
-
-/// While a writer waits for slots that pinned readers hold, nobody wakes it, so it looks again this often.
-const SLOT_WAIT: Duration = Duration::from_millis(1);
-
-/// How long a writer that waits for room sleeps before it asks for it again.
-const ROOM_WAIT: Duration = Duration::from_millis(50);
 
 /// A write on its way into the table.
 enum Stage<'s, K, V, S> {
@@ -30,14 +27,24 @@ enum Stage<'s, K, V, S> {
     Drafted(Draft<'s, K, V, S>),
 }
 
-/// Where a write went, and its version; or the write itself, because what it expected was not there.
-type Outcome<'s, K, V, S> = Result<(Position, u64), Stage<'s, K, V, S>>;
+/// A write that was made.
+#[derive(Clone, Copy)]
+struct Written {
+    at: Position,
+    version: u64,
+    /// It went over a dirty limit, so it has to be in the backend before it returns.
+    went_through: bool,
+}
+
+/// A write that was made; or the write itself, because what it expected was not there.
+type Outcome<'s, K, V, S> = Result<Written, Stage<'s, K, V, S>>;
 
 /// What one attempt came to.
 enum Attempt<'s, K, V, S> {
-    Written(Position, u64),
+    Written(Published<'s>),
     Changed(Stage<'s, K, V, S>),
     NoRoom(Stage<'s, K, V, S>),
+    TooDirty(Draft<'s, K, V, S>),
     NoSlot(Stage<'s, K, V, S>),
     NoJournalSpace(Stage<'s, K, V, S>),
     /// Nothing is lacking: to be tried again at once.
@@ -53,9 +60,18 @@ where
     V: Clone + Send + Sync + 'static,
     S: BuildHasher + Send + Sync + 'static,
 {
+    /// What a write may count on, if it can be given.
+    fn terms(&self, cx: &Context, options: &WriteOptions) -> Result<Terms, Error> {
+        let policies = &self.policies;
+        Ok(Terms {
+            ack: self.check_ack(cx, options.ack.unwrap_or(policies.ack))?,
+            on_full: options.on_full.unwrap_or(policies.on_full),
+            timeout: options.timeout.unwrap_or(policies.write_timeout),
+        })
+    }
+
     /// The acknowledgement for a write, if it can be given.
-    fn check_ack(&self, cx: &Context, ack: Option<Ack>) -> Result<Ack, Error> {
-        let ack = ack.unwrap_or(self.policies.ack);
+    fn check_ack(&self, cx: &Context, ack: Ack) -> Result<Ack, Error> {
         let ack = match (ack, self.journal()) {
             (Ack::Journal | Ack::Synced, None) => return Err(Error::NoJournal { ack }),
             // With a journal, every write is in it.
@@ -69,8 +85,10 @@ where
         Ok(ack)
     }
 
-    /// Asks for what `ack` promises beyond what the write has done.
-    fn request_ack(&self, at: Position, version: u64, ack: Ack) -> Result<Ticket, Error> {
+    /// Asks for what was promised beyond what the write has done.
+    fn request_ack(&self, written: Written, hash: u64, terms: &Terms) -> Result<Ticket, Error> {
+        let Written { at, version, went_through } = written;
+        let ack = if went_through { Ack::Backend } else { terms.ack };
         let on = match (ack, self.journal()) {
             (Ack::Synced, Some(journal)) => {
                 WaitsOn::Sync(Arc::clone(&journal.commits), journal.request_sync())
@@ -81,7 +99,9 @@ where
                 match self.desk.requests.post(request) {
                     Ok(()) => {
                         self.store.signal.wake();
-                        WaitsOn::Backend(reply)
+                        // Somebody who asked for the backend waits for it, somebody who met a limit only so long.
+                        let is_limited = went_through && terms.ack != Ack::Backend;
+                        WaitsOn::Backend(reply, is_limited)
                     }
                     // Everything is in the backend, also this.
                     Err(Ended::Drained) => WaitsOn::Nothing,
@@ -90,15 +110,15 @@ where
             }
             _ => WaitsOn::Nothing,
         };
-        Ok(Ticket::new(version, on, self.policies.write_timeout))
+        Ok(Ticket::new(self.id, (at, hash), version, on, terms.timeout))
     }
 
-    /// Waits for what `ack` promises beyond what the write has done.
-    fn acknowledge(&self, at: Position, version: u64, ack: Ack) -> Result<Version, Error> {
-        match ack {
+    /// Waits for what was promised beyond what the write has done.
+    fn acknowledge(&self, written: Written, hash: u64, terms: &Terms) -> Result<Version, Error> {
+        match terms.ack {
             // The common case, without a ticket.
-            Ack::Memory | Ack::Journal => Ok(Version(version)),
-            Ack::Synced | Ack::Backend => self.request_ack(at, version, ack)?.wait(),
+            Ack::Memory | Ack::Journal if !written.went_through => Ok(Version(written.version)),
+            _ => self.request_ack(written, hash, terms)?.wait(),
         }
     }
 
@@ -106,53 +126,65 @@ where
         self.store.weigh(key, value).map_err(|(weight, limit)| Error::TooHeavy { weight, limit })
     }
 
-    pub(super) fn put(&self, cx: &Context, key: K, value: V, ack: Option<Ack>) -> Result<Version, Error> {
-        let ack = self.check_ack(cx, ack)?;
+    pub(super) fn put(
+        &self,
+        cx: &Context,
+        key: K,
+        value: V,
+        options: &WriteOptions,
+    ) -> Result<Version, Error> {
+        let terms = self.terms(cx, options)?;
         let (hash, weight) = (self.store.hash(&key), self.weigh(&key, &value)?);
-        let (at, version) = self.write(cx, hash, Stage::Parts(key, Some(value), weight))?;
+        let written = self.write(cx, hash, Stage::Parts(key, Some(value), weight), &terms)?;
         cx.counters.puts.add(1);
-        self.acknowledge(at, version, ack)
+        self.acknowledge(written, hash, &terms)
     }
 
-    pub(super) fn put_ticket(&self, cx: &Context, key: K, value: V, ack: Ack) -> Result<Ticket, Error> {
-        let ack = self.check_ack(cx, Some(ack))?;
+    pub(super) fn put_ticket(
+        &self,
+        cx: &Context,
+        key: K,
+        value: V,
+        options: &WriteOptions,
+    ) -> Result<Ticket, Error> {
+        let terms = self.terms(cx, options)?;
         let (hash, weight) = (self.store.hash(&key), self.weigh(&key, &value)?);
-        let (at, version) = self.write(cx, hash, Stage::Parts(key, Some(value), weight))?;
+        let written = self.write(cx, hash, Stage::Parts(key, Some(value), weight), &terms)?;
         cx.counters.puts.add(1);
-        self.request_ack(at, version, ack)
+        self.request_ack(written, hash, &terms)
     }
 
-    pub(super) fn remove(&self, cx: &Context, key: K, ack: Option<Ack>) -> Result<Version, Error> {
-        let ack = self.check_ack(cx, ack)?;
+    pub(super) fn remove(&self, cx: &Context, key: K, options: &WriteOptions) -> Result<Version, Error> {
+        let terms = self.terms(cx, options)?;
         let hash = self.store.hash(&key);
-        let (at, version) = self.write(cx, hash, Stage::Parts(key, None, 0))?;
+        let written = self.write(cx, hash, Stage::Parts(key, None, 0), &terms)?;
         cx.counters.removes.add(1);
-        self.acknowledge(at, version, ack)
+        self.acknowledge(written, hash, &terms)
     }
 
     pub(super) fn put_many(
         &self,
         cx: &Context,
         entries: impl IntoIterator<Item = (K, V)>,
-        ack: Option<Ack>,
+        options: &WriteOptions,
     ) -> Result<usize, Error> {
-        let ack = self.check_ack(cx, ack)?;
-        let (mut count, mut written) = (0, Vec::new());
+        let terms = self.terms(cx, options)?;
+        let (mut count, mut in_backend, mut last) = (0, Vec::new(), None);
         for (key, value) in entries {
             let (hash, weight) = (self.store.hash(&key), self.weigh(&key, &value)?);
-            let (at, version) = self.write(cx, hash, Stage::Parts(key, Some(value), weight))?;
+            let written = self.write(cx, hash, Stage::Parts(key, Some(value), weight), &terms)?;
             cx.counters.puts.add(1);
             count += 1;
-            match ack {
-                Ack::Backend => written.push((at, version)),
+            if terms.ack == Ack::Backend || written.went_through {
+                in_backend.push((written, hash));
+            } else if terms.ack == Ack::Synced {
                 // A sync that covers the last covers all.
-                Ack::Synced => written = vec![(at, version)],
-                Ack::Memory | Ack::Journal => {}
+                last = Some((written, hash));
             }
         }
         // All of them are on their way before the first is waited for, so they share batches.
-        for (at, version) in written {
-            self.acknowledge(at, version, ack)?;
+        for (written, hash) in in_backend.into_iter().chain(last) {
+            self.acknowledge(written, hash, &terms)?;
         }
         Ok(count)
     }
@@ -163,11 +195,12 @@ where
         cx: &Context,
         hash: u64,
         stage: Stage<'e, K, V, S>,
-    ) -> Result<(Position, u64), Error> {
+        terms: &Terms,
+    ) -> Result<Written, Error> {
         let mut patience = Patience::new();
         let mut stage = stage;
         loop {
-            stage = match self.write_over(cx, hash, stage, Expect::Anything, &mut patience)? {
+            stage = match self.write_over(cx, hash, stage, Expect::Anything, terms, &mut patience)? {
                 Ok(written) => return Ok(written),
                 // It expects nothing, so nothing can have changed.
                 Err(again) => again,
@@ -182,15 +215,37 @@ where
         hash: u64,
         mut stage: Stage<'e, K, V, S>,
         expect: Expect,
+        terms: &Terms,
         patience: &mut Patience<'e>,
     ) -> Result<Outcome<'e, K, V, S>, Error> {
         loop {
             let lack;
             (stage, lack) = match self.attempt(cx, hash, stage, expect)? {
-                Attempt::Written(at, version) => return Ok(Ok((at, version))),
+                Attempt::Written(Published { at, version, grew, overdraft }) => {
+                    let went_through = overdraft.is_some();
+                    if let Some(overdraft) = overdraft {
+                        overdraft.spend();
+                    } else if grew {
+                        self.slow_down(cx, terms);
+                    }
+                    return Ok(Ok(Written { at, version, went_through }));
+                }
                 Attempt::Changed(stage) => return Ok(Err(stage)),
                 Attempt::Closed => return Err(Error::Closed),
                 Attempt::NoRoom(stage) => (stage, Lack::Room),
+                Attempt::TooDirty(mut draft) => {
+                    let goes_through = terms.on_full == OnFull::WriteThrough && !cx.is_pinned();
+                    if goes_through && let Some(budget) = &self.store.budget {
+                        draft.overdraft = budget.overdraw(self.census.living());
+                    }
+                    let is_granted = draft.overdraft.is_some();
+                    let drafted = Stage::Drafted(draft);
+                    if is_granted {
+                        stage = drafted;
+                        continue;
+                    }
+                    (drafted, Lack::Budget)
+                }
                 Attempt::NoSlot(stage) => (stage, Lack::Slot),
                 Attempt::NoJournalSpace(stage) => (stage, Lack::Journal),
                 Attempt::Again(again) => {
@@ -199,7 +254,7 @@ where
                 }
                 Attempt::NoRecord(error) => return Err(error),
             };
-            self.wait(cx, lack, patience)?;
+            self.wait(cx, lack, terms, patience)?;
         }
     }
 
@@ -240,7 +295,7 @@ where
             loop {
                 let (refused, why) =
                     match self.store.publish(writer, draft, hash, expect, &mut credit, &guard) {
-                        Ok((at, version)) => return Attempt::Written(at, version),
+                        Ok(published) => return Attempt::Written(published),
                         Err(refused) => refused,
                     };
                 draft = refused;
@@ -248,6 +303,7 @@ where
                     Refused::Changed => return Attempt::Changed(Stage::Drafted(draft)),
                     Refused::Closed => return Attempt::Closed,
                     Refused::Unsound => return Attempt::Again(Stage::Drafted(draft)),
+                    Refused::TooDirty => return Attempt::TooDirty(draft),
                     Refused::TooMuch(weight) => self.store.make_weight(writer, weight, &guard),
                     // With a place in hand, it is the key's range that has none.
                     Refused::NoRoom if credit.is_some() => self.store.clear_range(writer, hash, &guard),
@@ -263,45 +319,6 @@ where
         })?;
         Ok(attempt)
     }
-
-    /// Waits until there may be what a write lacks. `Err`: it has waited long enough, or must not wait.
-    fn wait<'e>(&'e self, cx: &Context, lack: Lack, patience: &mut Patience<'e>) -> Result<(), Error> {
-        if cx.is_pinned() {
-            // Its own pin may be what keeps the slots, and nobody may be kept waiting under a pin.
-            return Err(Error::Reentrant);
-        }
-        let (since, is_first) = patience.since();
-        if is_first {
-            cx.counters.waits.add(1);
-        }
-        let left = self.policies.write_timeout.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
-        let left = left.ok_or_else(|| match lack {
-            Lack::Room | Lack::Slot => self.backpressure(since),
-            Lack::Journal => self.journal_full(since),
-        })?;
-        match lack {
-            Lack::Slot => std::thread::sleep(SLOT_WAIT.min(left)),
-            Lack::Room | Lack::Journal => {
-                if let Some(listener) = patience.listen(&self.store.room) {
-                    // The attempt after `listen` has failed too, so the next notification is the one to wait for.
-                    self.store.press();
-                    listener.wait(ROOM_WAIT.min(left));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What a write waits for.
-#[derive(Clone, Copy)]
-enum Lack {
-    /// A place, or weight.
-    Room,
-    /// A slot that no reader can still see.
-    Slot,
-    /// A segment of the journal.
-    Journal,
 }
 
 impl<K, V, S> Engine<K, V, S>
@@ -316,14 +333,14 @@ where
         cx: &Context,
         key: K,
         mut change: impl FnMut(Option<&V>) -> Option<V>,
-        ack: Option<Ack>,
+        options: &WriteOptions,
     ) -> Result<Option<Version>, Error> {
-        let ack = self.check_ack(cx, ack)?;
+        let terms = self.terms(cx, options)?;
         let hash = self.store.hash(&key);
         let mut patience = Patience::new();
         let mut owner: Owner<'e, K, V, S> = Owner::Key(key);
         loop {
-            let (old, expected) = self.current(cx, hash, owner.key(), &mut patience)?;
+            let (old, expected) = self.current(cx, hash, owner.key(), &terms, &mut patience)?;
             let Some(value) = change(old.as_ref()) else {
                 if old.is_none() && !self.policies.cache_absent {
                     // The tombstone was only there to compare with. If it stays, it does no harm.
@@ -339,14 +356,15 @@ where
                     Stage::Drafted(draft)
                 }
             };
-            owner = match self.write_over(cx, hash, stage, Expect::Version(expected), &mut patience)? {
-                Ok((at, version)) => {
-                    cx.counters.puts.add(1);
-                    return self.acknowledge(at, version, ack).map(Some);
-                }
-                Err(Stage::Parts(key, ..)) => Owner::Key(key),
-                Err(Stage::Drafted(draft)) => Owner::Draft(draft),
-            };
+            owner =
+                match self.write_over(cx, hash, stage, Expect::Version(expected), &terms, &mut patience)? {
+                    Ok(written) => {
+                        cx.counters.puts.add(1);
+                        return self.acknowledge(written, hash, &terms).map(Some);
+                    }
+                    Err(Stage::Parts(key, ..)) => Owner::Key(key),
+                    Err(Stage::Drafted(draft)) => Owner::Draft(draft),
+                };
         }
     }
 
@@ -358,6 +376,7 @@ where
         value: Option<V>,
         may: impl Fn(&K) -> bool,
     ) -> Result<Option<(Position, u64)>, Error> {
+        let terms = self.terms(cx, &WriteOptions::new())?;
         let hash = self.store.hash(&key);
         let weight = value.as_ref().map_or(Ok(0), |value| self.weigh(&key, value))?;
         let mut patience = Patience::new();
@@ -368,13 +387,14 @@ where
                     Stage::Parts(key, ..) => key,
                     Stage::Drafted(draft) => draft.key(),
                 };
-                (key.clone(), self.current(cx, hash, key, &mut patience)?.1)
+                (key.clone(), self.current(cx, hash, key, &terms, &mut patience)?.1)
             };
             if !may(&key) {
                 return Ok(None);
             }
-            stage = match self.write_over(cx, hash, stage, Expect::Version(expected), &mut patience)? {
-                Ok(written) => return Ok(Some(written)),
+            let expect = Expect::Version(expected);
+            stage = match self.write_over(cx, hash, stage, expect, &terms, &mut patience)? {
+                Ok(Written { at, version, .. }) => return Ok(Some((at, version))),
                 Err(stage) => stage,
             };
         }
@@ -386,6 +406,7 @@ where
         cx: &Context,
         hash: u64,
         key: &K,
+        terms: &Terms,
         patience: &mut Patience<'e>,
     ) -> Result<(Option<V>, u64), Error> {
         loop {
@@ -409,7 +430,7 @@ where
                 if let Some(value) = &loaded.value {
                     self.weigh(key, value)?;
                 }
-                self.wait(cx, Lack::Room, patience)?;
+                self.wait(cx, Lack::Room, terms, patience)?;
             }
         }
     }
@@ -433,7 +454,7 @@ where
                 made.clone()
             }
         };
-        self.update_if(cx, key, look_or_make, None)?;
+        self.update_if(cx, key, look_or_make, &WriteOptions::new())?;
         // One of the two is there: either the closure saw a value, or it made one.
         found.or(made).ok_or(Error::Closed)
     }
@@ -451,33 +472,5 @@ impl<K, V, S> Owner<'_, K, V, S> {
             Owner::Key(key) => key,
             Owner::Draft(draft) => draft.key(),
         }
-    }
-}
-
-/// How long a write has been waiting.
-struct Patience<'e> {
-    /// Not known before the first wait: asking the clock costs more than a write.
-    since: Option<Instant>,
-    listener: Option<Listener<'e>>,
-}
-
-impl<'e> Patience<'e> {
-    fn new() -> Self {
-        Patience { since: None, listener: None }
-    }
-
-    /// Since when the write waits, and whether this is its first wait.
-    fn since(&mut self) -> (Instant, bool) {
-        let is_first = self.since.is_none();
-        (*self.since.get_or_insert_with(Instant::now), is_first)
-    }
-
-    /// Every first time a listener is set up, and the caller looks again; every second time it is there to wait with.
-    fn listen(&mut self, event: &'e Event) -> Option<Listener<'e>> {
-        let ready = self.listener.take();
-        if ready.is_none() {
-            self.listener = Some(event.listen());
-        }
-        ready
     }
 }

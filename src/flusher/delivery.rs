@@ -144,7 +144,7 @@ where
         };
         let mut batch = (Vec::new(), Vec::new());
         while batch.1.len() < self.batch_limit
-            && let Some(next) = self.pending.take(wanted)
+            && let Some(next) = self.pending.take(can_be_due.then_some(due), wanted)
         {
             let is_suspect = self.pending.is_suspect(next.at);
             if is_suspect && !batch.1.is_empty() {

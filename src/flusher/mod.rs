@@ -53,7 +53,7 @@ pub(crate) use courier::Courier;
 use delivery::Away;
 use pending::Pending;
 use report::Reporter;
-pub(crate) use request::{Ended, Reply, Request, Requests};
+pub(crate) use request::{Answer, Ended, Reply, Request, Requests};
 
 /// What one round of the flusher came to.
 pub(crate) enum Round {
@@ -348,8 +348,11 @@ where
             return Some(Trigger::Pressure);
         }
         if queued == 0 {
-            // Relaxed: whoever needs room sets it again when it looks in vain.
-            self.store.pressure.store(false, Ordering::Relaxed);
+            // Acquire: pairs with the Release in `press`. Whoever pressed may have queued something since we collected, which
+            // the next round is to send at once; else it presses again when it looks in vain.
+            if self.store.pressure.swap(false, Ordering::Acquire) && self.has_news() {
+                self.store.pressure.store(true, Ordering::Relaxed);
+            }
             return None;
         }
         if self.pending.is_waited_for() || self.draining.is_some() {

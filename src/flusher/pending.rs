@@ -96,6 +96,8 @@ pub(crate) struct Pending {
     waiting: usize,
     /// Answers that are due, once the caller has written down what they speak of.
     outbox: Vec<(Arc<Reply>, Answer)>,
+    /// Whether the next place to be taken is one that is due, if there is one.
+    is_turn_of_due: bool,
 }
 
 impl Pending {
@@ -114,6 +116,7 @@ impl Pending {
             new_parked: None,
             waiting: 0,
             outbox: Vec::new(),
+            is_turn_of_due: false,
         }
     }
 
@@ -202,8 +205,21 @@ impl Pending {
         None
     }
 
-    /// Takes the next place to be written: an urgent one, or the oldest of those that `wanted` says yes to.
-    pub(crate) fn take(&mut self, wanted: impl Fn(Duration, Moment) -> bool) -> Option<Taken> {
+    /// Takes the next place to be written: an urgent one, or the oldest of those that `wanted` says yes to. Those that became
+    /// dirty at `due` or earlier have every second turn: however many are urgent, they do not keep others past their time.
+    pub(crate) fn take(
+        &mut self,
+        due: Option<Duration>,
+        wanted: impl Fn(Duration, Moment) -> bool,
+    ) -> Option<Taken> {
+        self.is_turn_of_due = !self.is_turn_of_due;
+        if self.is_turn_of_due
+            && let Some(due) = due
+            && self.oldest().is_some_and(|since| since <= due)
+            && let Some((at, _)) = self.queue.pop_front()
+        {
+            return Some(self.set_out(at));
+        }
         while let Some((at, moment)) = self.urgent.pop_front() {
             if self.keys.get(&at).is_some_and(|key| key.state == State::Queued && key.moment == moment) {
                 return Some(self.set_out(at));
@@ -494,6 +510,7 @@ impl Pending {
             return self.outbox.push((reply, Ok(())));
         }
         let moment = self.tick();
+        reply.note_left(self.keys.len());
         self.barriers.push(Barrier { moment, left: self.keys.len(), failed: 0, cause: None, reply });
     }
 
@@ -561,6 +578,7 @@ impl Pending {
                     barrier.failed += 1;
                     barrier.cause.get_or_insert_with(|| error.clone());
                 }
+                barrier.reply.note_left(barrier.left + barrier.failed);
             }
         }
         let outbox = &mut self.outbox;

@@ -7,22 +7,43 @@ use std::{
 
 use crate::{
     BackendError,
-    sync::{Condvar, Mutex, lock},
+    sync::{AtomicUsize, Condvar, Mutex, Ordering, lock},
     table::Position,
 };
 
 /// `Err`: how many of the entries that were waited for could not be written, and one of the reasons.
 pub(crate) type Answer = Result<(), (usize, BackendError)>;
 
+/// More entries than there can be.
+const UNKNOWN: usize = usize::MAX;
+
 /// One question's answer, waited for by one thread.
 pub(crate) struct Reply {
     answer: Mutex<Option<Answer>>,
+    /// How many entries a flush still waits for, or has seen refused; unknown until the flusher has begun.
+    left: AtomicUsize,
     answered: Condvar,
 }
 
 impl Reply {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Reply { answer: Mutex::new(None), answered: Condvar::new() })
+        Arc::new(Reply {
+            answer: Mutex::new(None),
+            left: AtomicUsize::new(UNKNOWN),
+            answered: Condvar::new(),
+        })
+    }
+
+    /// Notes how many entries are not in the backend yet.
+    pub(crate) fn note_left(&self, left: usize) {
+        // Relaxed: a gauge.
+        self.left.store(left, Ordering::Relaxed);
+    }
+
+    /// How many entries are not in the backend yet, if that is known.
+    pub(crate) fn left(&self) -> Option<usize> {
+        // Relaxed: a gauge.
+        Some(self.left.load(Ordering::Relaxed)).filter(|left| *left != UNKNOWN)
     }
 
     /// Gives the answer; the first one counts.
@@ -116,6 +137,17 @@ impl Requests {
         match &mut *lock(&self.letters) {
             Ok(letters) => {
                 letters.push(request);
+                Ok(())
+            }
+            Err(ended) => Err(*ended),
+        }
+    }
+
+    /// Posts several requests, all or none, likewise.
+    pub(crate) fn post_all(&self, requests: impl IntoIterator<Item = Request>) -> Result<(), Ended> {
+        match &mut *lock(&self.letters) {
+            Ok(letters) => {
+                letters.extend(requests);
                 Ok(())
             }
             Err(ended) => Err(*ended),

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hash};
 
 use crossbeam_epoch::Guard;
 
-use super::Store;
+use super::{Store, budget::Charge};
 use crate::{
     epochs,
     journal::{Appender, Unprepared},
@@ -48,7 +48,7 @@ where
     K: Hash + Eq,
     S: BuildHasher,
 {
-    fn dirty_word(&self, at: Position, guard: &Guard) -> Option<Word> {
+    pub(super) fn dirty_word(&self, at: Position, guard: &Guard) -> Option<Word> {
         let word = self.table.word(at, guard);
         (word.is_entry() && word.is_dirty()).then_some(word)
     }
@@ -127,6 +127,9 @@ where
                     // Relaxed, load and store: only the flusher writes it.
                     let cleaned = self.cleaned.load(Ordering::Relaxed);
                     self.cleaned.store(cleaned.wrapping_add(1), Ordering::Relaxed);
+                    if let Some(budget) = &self.budget {
+                        budget.discharge(Charge { entries: 1, bytes: self.dirty_bytes_of(word) });
+                    }
                     let removed = clean.kind() == Kind::Tombstone;
                     return if removed { Cleaned::Tombstone } else { Cleaned::Value };
                 }

@@ -3,6 +3,7 @@
 //! Nothing in here waits. A write that finds no room says so, and its caller decides (outside every window, unpinned)
 //! whether to wait, for how long, and what to tell the user.
 
+mod budget;
 mod flush;
 mod journaling;
 mod load;
@@ -31,15 +32,16 @@ use crate::{
     signal::{Event, Signal},
     slab::Slab,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    table::{Position, SlotId, Table, Word},
+    table::{Kind, Position, SlotId, Table, Word},
 };
 
-pub(crate) use flush::{Cleaned, Copied};
+pub(crate) use budget::{Budget, DirtyLimits, Overdraft};
+pub(crate) use flush::{Cleaned, Copied, DirtyEntry};
 pub(crate) use journaling::{Codecs, EntryCodec, Journaling};
 pub(crate) use load::{Fulfilled, Installed, Invalidation, Placeholder};
 pub(crate) use room::Credit;
 pub(crate) use spare::SpareSlot;
-pub(crate) use write::{Draft, Expect, Refused};
+pub(crate) use write::{Draft, Expect, Published, Refused};
 
 /// How a store is made.
 pub(crate) struct Shape<K, V> {
@@ -47,6 +49,7 @@ pub(crate) struct Shape<K, V> {
     /// Entries that, when dirty, wake the flusher.
     pub(crate) flush_at: usize,
     pub(crate) weigher: Option<(Weigher<K, V>, u64)>,
+    pub(crate) limits: DirtyLimits,
     pub(crate) signal: Arc<Signal>,
     pub(crate) journal: Option<JournalParts<K, V>>,
     /// The first epoch, and the one before which versions may be forgotten.
@@ -84,6 +87,8 @@ pub(crate) struct Store<K, V, S> {
     pub(crate) collector: Collector,
     hasher: S,
     weights: Option<Weights<K, V>>,
+    /// How much may be dirty, if there is a limit on it.
+    pub(crate) budget: Option<Budget>,
     pub(crate) journal: Option<Journaling<K, V>>,
     capacity: usize,
     /// How many places of the table are taken, and how many are promised: entries, tombstones, placeholders, credits.
@@ -126,7 +131,7 @@ where
     S: BuildHasher,
 {
     pub(crate) fn new(shape: Shape<K, V>, lanes: Arc<Lanes>, hasher: S) -> io::Result<Self> {
-        let Shape { capacity, flush_at, weigher, signal, journal, epochs } = shape;
+        let Shape { capacity, flush_at, weigher, limits, signal, journal, epochs } = shape;
         let slots = Self::slots(capacity, &lanes);
         let journal = journal.map(Journaling::new);
         let table = Table::new(capacity)?;
@@ -149,6 +154,7 @@ where
             collector: Collector::new(),
             hasher,
             weights,
+            budget: Budget::new(limits),
             journal,
             capacity,
             taken: CachePadded::new(AtomicUsize::new(0)),
@@ -231,6 +237,47 @@ where
         }
     }
 
+    /// Where the key's newest version is, if that is not in the backend yet: its place and version. The flusher knows of it
+    /// when this returns, or is told by the map.
+    pub(crate) fn dirty_at<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> Option<(Position, u64)>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let (at, word) = self.table.find(hash, guard, self.holds(key, guard))?;
+        if !word.is_dirty() {
+            return None;
+        }
+        let (Seen::Value { version, .. } | Seen::Tombstone { version }) = self.see(at, word, guard) else {
+            return None;
+        };
+        Some((at, version))
+    }
+
+    /// Copies the entry at this place for somebody who is not the flusher, if it is dirty.
+    pub(crate) fn dirty_copy(&self, at: Position, guard: &Guard) -> Option<DirtyEntry<K, V>>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        let word = self.dirty_word(at, guard)?;
+        let (value, version) = match self.see(at, word, guard) {
+            Seen::Value { value, version, .. } => (Some(value.clone()), version),
+            Seen::Tombstone { version } => (None, version),
+            Seen::Loading(_) | Seen::Absent => return None,
+        };
+        // SAFETY: the word was read with Acquire under `guard` and is decided.
+        let key = unsafe { self.slab.key(word.slot(), guard) }.clone();
+        Some(DirtyEntry { key, value, version })
+    }
+
+    /// Whether this place holds a dirty entry whose key has this hash.
+    pub(crate) fn holds_dirty(&self, at: Position, hash: u64, guard: &Guard) -> bool {
+        // SAFETY: the word was read with Acquire under `guard` and is decided.
+        let hash_of = |word: Word| self.hash(unsafe { self.slab.key(word.slot(), guard) });
+        self.dirty_word(at, guard).is_some_and(|word| hash_of(word) == hash)
+    }
+
     /// Whether the key's newest version is not in the backend yet.
     pub(crate) fn is_dirty<Q>(&self, hash: u64, key: &Q, guard: &Guard) -> bool
     where
@@ -264,6 +311,22 @@ impl<K, V, S> Store<K, V, S> {
     pub(crate) fn is_closed(&self) -> bool {
         // Relaxed: the window looks again behind its fence.
         self.closed.load(Ordering::Relaxed)
+    }
+
+    /// The dirty bytes that an entry of this kind and weight is charged with.
+    fn dirty_bytes(&self, kind: Kind, weight: u64) -> u64 {
+        match (&self.weights, kind) {
+            (Some(_), _) => weight,
+            (None, Kind::Value) => (size_of::<K>() + size_of::<V>()) as u64,
+            (None, _) => size_of::<K>() as u64,
+        }
+    }
+
+    /// What the dirty entry of this word is charged with.
+    fn dirty_bytes_of(&self, word: Word) -> u64 {
+        // Relaxed: published with the slot, which is not used again as long as the caller is pinned.
+        let weight = |weights: &Weights<K, V>| weights.of[word.slot().0 as usize].load(Ordering::Relaxed);
+        self.dirty_bytes(word.kind(), self.weights.as_ref().map_or(0, weight))
     }
 
     /// Total weight and its limit.

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hash};
 
 use crossbeam_epoch::Guard;
 
-use super::Store;
+use super::{Store, budget::Charge};
 use crate::{
     lane::Writer,
     table::{Probe, Table, Word},
@@ -57,8 +57,13 @@ where
             if !vacancy.is_listed() {
                 self.policy.admit_first(at, self.len() >= self.capacity);
             }
+            let kind = draft.kind;
             let _ = draft.spare.into_owned().release();
             self.add_weight(weight);
+            if let Some(budget) = &self.budget {
+                // Over the limit if need be: new writes wait until it is not.
+                budget.charge(Charge { entries: 1, bytes: self.dirty_bytes(kind, weight) });
+            }
             writer.count_dirtied();
             self.dirty_map.mark(at);
             return true;

@@ -102,9 +102,16 @@ where
 
     /// The flusher should make room: by flushing, and by retiring epochs.
     pub(crate) fn press(&self) {
-        // Relaxed: `wake` has the fence.
-        self.pressure.store(true, Ordering::Relaxed);
+        // Release: pairs with the flusher's swap, which then finds what this thread has queued before.
+        self.pressure.store(true, Ordering::Release);
         self.wants_checkpoint.store(true, Ordering::Relaxed);
+        self.signal.wake();
+    }
+
+    /// The flusher should write, for the dirty budget is running out.
+    pub(crate) fn press_for_budget(&self) {
+        // Release: as in `press`.
+        self.pressure.store(true, Ordering::Release);
         self.signal.wake();
     }
 

@@ -7,7 +7,10 @@ use std::{
 
 use crossbeam_epoch::Guard;
 
-use super::{Credit, SpareSlot, Store};
+use super::{
+    Budget, Credit, Overdraft, SpareSlot, Store,
+    budget::{Charge, Permit},
+};
 use crate::{
     epochs::{self, Window},
     fault,
@@ -21,6 +24,8 @@ pub(crate) struct Draft<'s, K, V, S> {
     pub(super) spare: SpareSlot<'s, K, V, S>,
     pub(super) kind: Kind,
     pub(super) weight: u64,
+    /// It may go over the dirty limits.
+    pub(crate) overdraft: Option<Overdraft<'s>>,
 }
 
 impl<K, V, S> Draft<'_, K, V, S> {
@@ -51,7 +56,33 @@ pub(crate) enum Refused {
     TooMuch(u64),
     /// A sync of the journal has failed since the record was prepared: it has to be prepared anew, elsewhere.
     Unsound,
+    /// As much is dirty as may be.
+    TooDirty,
     Closed,
+}
+
+/// A write that the dirty limits let through.
+struct Admitted<'s> {
+    permit: Permit<'s>,
+    went_over: bool,
+    shrunk_by: u64,
+}
+
+impl Admitted<'_> {
+    fn spend(self) -> Dirtied {
+        Dirtied { grew: self.permit.spend(), went_over: self.went_over, shrunk_by: self.shrunk_by }
+    }
+}
+
+/// What a write has come to.
+#[must_use]
+pub(crate) struct Published<'s> {
+    pub(crate) at: Position,
+    pub(crate) version: u64,
+    /// More is dirty than before.
+    pub(crate) grew: bool,
+    /// It went over a dirty limit, by this right.
+    pub(crate) overdraft: Option<Overdraft<'s>>,
 }
 
 /// What a write has replaced.
@@ -64,6 +95,16 @@ struct Replaced {
     was_clean: bool,
     /// Whether the predecessor's writer had told the flusher.
     was_announced: bool,
+    dirtied: Dirtied,
+}
+
+/// How a write has changed what is dirty, if that is counted.
+#[derive(Clone, Copy, Default)]
+struct Dirtied {
+    grew: bool,
+    went_over: bool,
+    /// So many bytes fewer are dirty.
+    shrunk_by: u64,
 }
 
 impl<K, V, S> Store<K, V, S>
@@ -84,7 +125,7 @@ where
         self.slab.set_key(&mut slot, key);
         self.slab.set_value(&mut slot, value);
         self.note_weight(slot.id(), weight);
-        Ok(Draft { spare: SpareSlot::new(self, slot), kind, weight })
+        Ok(Draft { spare: SpareSlot::new(self, slot), kind, weight, overdraft: None })
     }
 
     /// Gives the draft another value.
@@ -140,7 +181,7 @@ where
         expect: Expect,
         credit: &mut Option<Credit<'s>>,
         guard: &Guard,
-    ) -> Result<(Position, u64), Unpublished<'s, K, V, S>> {
+    ) -> Result<Published<'s>, Unpublished<'s, K, V, S>> {
         let closed_early = cfg!(mutant = "closed_early") && self.closed.load(Ordering::Relaxed);
         let mut window = self.epochs.enter(writer.running());
         fault::point("window: entered");
@@ -167,6 +208,8 @@ where
             window = None;
         }
         let (weight, at) = (draft.weight, replaced.at);
+        let Dirtied { grew, went_over, shrunk_by } = replaced.dirtied;
+        let overdraft = draft.overdraft.take();
         let id = draft.spare.into_owned().release();
         let mut wake = false;
         if cfg!(mutant = "announce_early") {
@@ -209,6 +252,10 @@ where
             self.remove_weight(old);
             writer.retire(old, guard);
         }
+        if let (Some(budget), 1..) = (&self.budget, shrunk_by) {
+            budget.discharge(Charge { entries: 0, bytes: shrunk_by });
+            self.room.notify();
+        }
         // System calls, if any, only now.
         if wake {
             self.signal.wake();
@@ -218,7 +265,7 @@ where
             // Whoever made the entry dirty has stalled before it woke the flusher, and our write is acknowledged now.
             self.signal.something_dirty();
         }
-        Ok((at, replaced.version))
+        Ok(Published { at, version: replaced.version, grew, overdraft: overdraft.filter(|_| went_over) })
     }
 
     /// The compare-and-swap loop of a write.
@@ -238,6 +285,7 @@ where
             // Borrowed anew in each round: the version is written into the slot in between.
             let probe = self.table.probe(hash, guard, self.holds(draft.key(), guard));
             let (kind, weight, id) = (draft.kind, draft.weight, draft.spare.id());
+            let may_overdraw = draft.overdraft.is_some();
             match probe {
                 Probe::Found(at, old) => {
                     let loading = old.is_placeholder();
@@ -254,6 +302,7 @@ where
                     if let Some(more) = self.too_much(weight, (!loading).then_some(old.slot())) {
                         return Err(Refused::TooMuch(more));
                     }
+                    let permit = self.permit(kind, weight, Some(old), may_overdraw)?;
                     let version = epochs::successor(predecessor, epoch);
                     self.slab.set_version(draft.spare.slot(), version, false);
                     self.pend(writer, window, id, version);
@@ -271,6 +320,7 @@ where
                             old: old_slot,
                             was_clean: !old.is_dirty(),
                             was_announced,
+                            dirtied: permit.map_or_else(Dirtied::default, Admitted::spend),
                         });
                     }
                     fault::point("put: lost");
@@ -282,9 +332,20 @@ where
                     if let Some(more) = self.too_much(weight, None) {
                         return Err(Refused::TooMuch(more));
                     }
+                    if !may_overdraw && self.budget.as_ref().is_some_and(Budget::is_full) {
+                        // Nobody is evicted for a write that is not made.
+                        return Err(Refused::TooDirty);
+                    }
                     let paid = match credit.take().or_else(|| self.try_credit()) {
                         Some(paid) => paid,
                         None => return Err(Refused::NoRoom),
+                    };
+                    let permit = match self.permit(kind, weight, None, may_overdraw) {
+                        Ok(permit) => permit,
+                        Err(refused) => {
+                            *credit = Some(paid);
+                            return Err(refused);
+                        }
                     };
                     let version = epochs::successor(0, epoch);
                     self.slab.set_version(draft.spare.slot(), version, false);
@@ -300,6 +361,7 @@ where
                                 old: None,
                                 was_clean: true,
                                 was_announced: true,
+                                dirtied: permit.map_or_else(Dirtied::default, Admitted::spend),
                             });
                         }
                         Err(()) => {
@@ -310,6 +372,31 @@ where
                 }
                 Probe::Full => return Err(Refused::NoRoom),
             }
+        }
+    }
+
+    /// Reserves what a write in place of `old` makes dirty. `None`: that is not counted.
+    fn permit(
+        &self,
+        kind: Kind,
+        weight: u64,
+        old: Option<Word>,
+        may_overdraw: bool,
+    ) -> Result<Option<Admitted<'_>>, Refused> {
+        let Some(budget) = &self.budget else { return Ok(None) };
+        let bytes = self.dirty_bytes(kind, weight);
+        // What is dirty already, in flight or not, is charged already.
+        let charged = old.filter(|old| old.is_dirty()).map(|old| self.dirty_bytes_of(old));
+        let entries = u64::from(charged.is_none());
+        let charge = Charge { entries, bytes: bytes.saturating_sub(charged.unwrap_or(0)) };
+        let shrunk_by = charged.unwrap_or(0).saturating_sub(bytes);
+        match budget.reserve(charge, &self.room) {
+            Some(permit) => Ok(Some(Admitted { permit, went_over: false, shrunk_by })),
+            None if may_overdraw => {
+                let permit = budget.force(charge, &self.room);
+                Ok(Some(Admitted { permit, went_over: true, shrunk_by }))
+            }
+            None => Err(Refused::TooDirty),
         }
     }
 

@@ -181,6 +181,12 @@ impl Table {
         self.buckets.len() << 3
     }
 
+    /// Every position that an entry can have among these numbers below [`positions`](Table::positions); the others are bookkeeping.
+    pub(crate) fn places(&self, numbers: std::ops::Range<usize>) -> impl Iterator<Item = Position> + use<> {
+        let end = numbers.end.min(self.positions());
+        (numbers.start..end).map(Position::from_index).filter(|at| at.index() & 7 < PLACES)
+    }
+
     fn home(&self, hash: u64) -> usize {
         // The high half of the hash chooses the bucket, the low bits the tag and the stride.
         (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize

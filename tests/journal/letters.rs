@@ -103,6 +103,36 @@ fn f07_a_refusal_that_nobody_waited_for_is_told_to_the_next_flush() {
     cache.flush().unwrap();
 }
 
+/// Catches: a flush of one key, of a version, or with a deadline, that takes a dead letter for a success.
+#[test]
+fn f07_no_barrier_goes_over_a_letter() {
+    let folder = place();
+    let rows = poisoned(|key, _| key == 1);
+    let cache = quiet(&rows)
+        .max_delay(Duration::from_millis(1))
+        .journal(folder.path().join("a.journal"))
+        .open::<u64, u64>()
+        .unwrap();
+    let (bad, good) =
+        (cache.put_ticket(1, 1, Ack::Memory).unwrap(), cache.put_ticket(2, 2, Ack::Memory).unwrap());
+    eventually("it is a letter", || cache.stats().dead_letters == 1 && cache.stats().dirty == 0);
+    let is_refused = |answer: Result<(), Error>| matches!(answer, Err(Error::NotFlushed { failed: 1, cause }) if cause.class() == ErrorClass::Permanent);
+    // As long as nobody has decided about it.
+    for _ in 0..2 {
+        assert!(is_refused(cache.flush_key(&1)));
+        assert!(is_refused(cache.wait_flushed(&bad).map(drop)));
+    }
+    cache.flush_key(&2).unwrap();
+    cache.wait_flushed(&good).unwrap();
+    assert!(is_refused(cache.flush_within(PATIENCE)));
+    cache.flush_within(PATIENCE).unwrap();
+    rows.clear_fault();
+    cache.put_acked(1, 3, Ack::Backend).unwrap();
+    cache.flush_key(&1).unwrap();
+    // What came later is in the backend instead.
+    cache.wait_flushed(&bad).unwrap();
+}
+
 #[test]
 fn reopened_they_are_listed_seen_and_not_replayed() {
     let folder = place();

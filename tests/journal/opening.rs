@@ -118,12 +118,14 @@ fn c11_other_types_are_refused_while_something_is_in_it() {
     open(&path, &rows).put(1, 2).unwrap();
     let before = fs::read(&path).unwrap();
     let strings = || {
+        let words = Memory::<u64, String>::new();
+        words.set_fault(|_| Err(BackendError::transient("down")));
         Cache::builder()
             .capacity(100)
             .journal(&path)
             .journal_size(SMALL)
             .drain_on_drop(Duration::ZERO)
-            .backend(Arc::new(Memory::<u64, String>::new()))
+            .backend(words)
             .open::<u64, String>()
     };
     let error = refusal(strings());
