@@ -9,7 +9,7 @@
 //! `docs/reliability.md` says what it checks and what it has found.
 
 #[path = "../tests/chaos/mod.rs"]
-#[allow(dead_code, reason = "the short form has other plans")]
+#[allow(dead_code, reason = "the short form has plans of its own")]
 mod harness;
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};

@@ -4,7 +4,7 @@
 //! skipped, and it says so. `WRITEBACK_SERVERS` (from there too) allows it to kill them.
 
 #[path = "chaos/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the long form has a command line, and this has none")]
+#[allow(dead_code, reason = "the long form has a plan of its own")]
 mod harness;
 
 use std::sync::{Arc, Mutex, PoisonError};

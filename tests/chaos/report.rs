@@ -140,13 +140,8 @@ impl Report {
         line("largest journal, bytes", grouped(peaks.journal));
         line("records copied / epochs retired", numbers([journal.copies, journal.retirements]));
         line(
-            "slowest write / synced / by the backend / read",
-            times([
-                slowest(Doing::Write).max(slowest(Doing::Update)),
-                slowest(Doing::Synced),
-                slowest(Doing::Backend),
-                slowest(Doing::Read),
-            ]),
+            "slowest write / update, which may load / synced / by the backend / read",
+            times([Doing::Write, Doing::Update, Doing::Synced, Doing::Backend, Doing::Read].map(slowest)),
         );
         Report { name: trial.subject.name(), lines, missed: weather.missed() }
     }

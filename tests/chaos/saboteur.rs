@@ -54,7 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Saboteur {
-    fn new(table: Box<Table>, sabotage: Option<Sabotage>, hangs: &Arc<Hang>) -> Box<Table> {
+    fn around(table: Box<Table>, sabotage: Option<Sabotage>, hangs: &Arc<Hang>) -> Box<Table> {
         match sabotage {
             None => table,
             Some(_) => Box::new(Saboteur {
@@ -75,14 +75,14 @@ impl Saboteur {
         let lies = |sabotage: &Sabotage| {
             matches!(sabotage, DropBatch | ForgetRow | Hang | Leak | RefuseForGood | StayDown)
         };
-        Saboteur::new(table, sabotage.filter(lies), hangs)
+        Saboteur::around(table, sabotage.filter(lies), hangs)
     }
 
     /// An engine that errs.
     pub(crate) fn before(table: Box<Table>, sabotage: Option<Sabotage>, hangs: &Arc<Hang>) -> Box<Table> {
         use Sabotage::{EarlyAnswer, Miscount, OldBatch};
         let errs = |sabotage: &Sabotage| matches!(sabotage, EarlyAnswer | Miscount | OldBatch);
-        Saboteur::new(table, sabotage.filter(errs), hangs)
+        Saboteur::around(table, sabotage.filter(errs), hangs)
     }
 
     /// Hands out a batch of earlier, whose keys have newer versions by now.

@@ -28,6 +28,9 @@ use super::{
 /// How much longer than planned it may take until everything has happened once.
 const OVERTIME: u32 = 3;
 
+/// In the folder of a trial.
+const JOURNAL: &str = "chaos.journal";
+
 /// How soon to look again whether something has come to pass.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -51,7 +54,7 @@ pub(crate) struct Outcome {
     pub(crate) report: Report,
 }
 
-/// With threads that are told of by the trial when they have ended.
+/// All that work on it.
 struct Threads {
     writers: Vec<JoinHandle<()>>,
     weather: JoinHandle<()>,
@@ -90,8 +93,7 @@ impl Trial {
         let table: Box<Table> = Box::new(Arc::clone(&gate));
         let table = Saboteur::before(table, plan.sabotage, &hangs);
         let folder = tempfile::tempdir()?;
-        let cache =
-            open(Arc::<Table>::from(table), plan.capacity, &folder.path().join("chaos.journal"), &told)?;
+        let cache = open(Arc::<Table>::from(table), plan.capacity, &folder.path().join(JOURNAL), &told)?;
         let weather = Arc::new(Weather::of(&*subject));
         let (plan, watch, model) = (plan.clone(), Arc::new(Watch::default()), Arc::new(Model::new()));
         Ok(Trial { subject, plan, ledger, gate, weather, watch, told, model, cache, hangs, folder })
@@ -160,8 +162,25 @@ impl Trial {
         }
         let report = Report::of(&self, &self.cache.stats(), worked);
         self.close();
-        let findings = self.ledger.findings();
-        Ok(Outcome { findings, report })
+        let ledger = Arc::clone(&self.ledger);
+        if ledger.findings().is_empty() {
+            self.open_again()?;
+        }
+        Ok(Outcome { findings: ledger.findings(), report })
+    }
+
+    /// A cache that is opened with the same journal finds nothing in it.
+    fn open_again(self) -> Result<(), Trouble> {
+        let Trial { subject, plan, ledger, cache, folder, .. } = self;
+        // The last reference: the journal is free when this returns.
+        drop(cache);
+        let journal = folder.path().join(JOURNAL);
+        let again = open(Arc::<Table>::from(subject.table()?), plan.capacity, &journal, &Arc::default())?;
+        let left = again.recovery().map_or(0, |recovery| recovery.entries);
+        if left > 0 {
+            ledger.find(Check::Flush, format!("{left} entries were left in the journal"));
+        }
+        Ok(())
     }
 
     /// Until there was enough of everything, or something is wrong.
@@ -254,13 +273,9 @@ impl Trial {
         verdict::told(self, &stats);
     }
 
-    /// The number of operations that a call of `load` and a cache's own count are about.
+    /// What the gate has counted.
     pub(crate) fn passed(&self, what: Passed) -> u64 {
         self.gate.get(what)
-    }
-
-    pub(crate) fn journal(&self) -> std::path::PathBuf {
-        self.folder.path().join("chaos.journal")
     }
 }
 

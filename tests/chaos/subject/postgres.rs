@@ -192,13 +192,13 @@ impl Subject for Server {
 
 /// Cuts the connections in the middle of what passes through them next: how many.
 pub(super) fn cut(proxy: &Proxy, random: &mut Random) -> u64 {
-    let before = proxy.traffic().cut;
+    let before = proxy.cut();
     proxy.light_fuses(|| random.below(3_000));
     let begun = Instant::now();
-    while proxy.traffic().cut == before && begun.elapsed() < CUT_PATIENCE {
+    while proxy.cut() == before && begun.elapsed() < CUT_PATIENCE {
         thread::sleep(Duration::from_millis(5));
     }
-    proxy.traffic().cut - before
+    proxy.cut() - before
 }
 
 impl Drop for Server {

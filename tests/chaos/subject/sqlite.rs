@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -23,6 +23,9 @@ use crate::harness::{
 /// Shorter than most locks, so that calls fail because of one; longer than some, so that others only wait.
 const BUSY: Duration = Duration::from_millis(200);
 
+/// How long it may take to open it again.
+const REOPENING: Duration = Duration::from_secs(10);
+
 pub(crate) struct File {
     path: PathBuf,
     table: Arc<Reopened>,
@@ -33,7 +36,25 @@ impl File {
         let table = open(path)?;
         let (identity, note) = (table.identity(), table.journal_note());
         let table = Arc::new(Reopened { table: RwLock::new(Some(table)), identity, note });
-        Ok(File { path: path.to_owned(), table })
+        let file = File { path: path.to_owned(), table };
+        match file.rows()?.len() {
+            0 => Ok(file),
+            rows => {
+                Err(format!("{} has {rows} entries already: give the name of a new file", path.display())
+                    .into())
+            }
+        }
+    }
+}
+
+/// The last reader may not have closed it yet.
+fn reopen(path: &Path) -> Result<SqliteTable<u64, Row>, Trouble> {
+    let begun = Instant::now();
+    loop {
+        match open(path) {
+            Err(_) if begun.elapsed() < REOPENING => thread::sleep(Duration::from_millis(10)),
+            opened => return opened,
+        }
     }
 }
 
@@ -102,7 +123,7 @@ impl Subject for File {
             Misfortune::Restart => {
                 self.table.alone(drop_table);
                 thread::sleep(time);
-                let table = open(&self.path)?;
+                let table = reopen(&self.path)?;
                 self.table.alone(|place| *place = Some(table));
             }
             Misfortune::Hang => self.table.alone(|_| thread::sleep(time)),
