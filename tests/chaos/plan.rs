@@ -29,7 +29,7 @@ impl Plan {
     /// The form for every day.
     pub(crate) fn short() -> Self {
         Plan {
-            length: Duration::from_secs(12),
+            length: Duration::from_secs(10),
             seed: 1,
             pace: 12_000,
             capacity: 2_000,
@@ -96,6 +96,12 @@ pub(crate) enum Sabotage {
 }
 
 impl Sabotage {
+    /// What has to notice it.
+    pub(crate) fn noticed_by(self) -> Check {
+        let listed = Sabotage::ALL.iter().find(|(_, sabotage, _)| *sabotage == self);
+        listed.map_or(Check::Happened, |(.., check)| *check)
+    }
+
     pub(crate) const ALL: [(&'static str, Sabotage, Check); 11] = [
         ("drop-batch", Sabotage::DropBatch, Check::Rows),
         ("forget-row", Sabotage::ForgetRow, Check::Reads),

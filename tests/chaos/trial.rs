@@ -189,7 +189,7 @@ impl Trial {
         loop {
             thread::sleep(LOOK);
             let took = begun.elapsed();
-            if self.watch.is_stuck() || !self.ledger.findings().is_empty() {
+            if self.watch.is_stuck() || self.has_found() {
                 return;
             }
             if self.plan.sabotage == Some(Sabotage::EarlyEnd) && took > self.plan.length / 4 {
@@ -211,6 +211,13 @@ impl Trial {
                 eprintln!("{took:>5} s  {name}: {writes} writes, {stored} stored, {dirty} dirty");
             }
         }
+    }
+
+    /// Whether there is nothing more to find out: something is wrong, or, in a control, what was to be noticed is noticed.
+    fn has_found(&self) -> bool {
+        let expected = self.plan.sabotage.map(Sabotage::noticed_by);
+        let counts = |finding: &Finding| expected.is_none_or(|expected| finding.check == expected);
+        self.ledger.findings().iter().any(counts)
     }
 
     /// All is well again: everything has to come to rest.
