@@ -120,10 +120,6 @@ where
                 break;
             }
             operations += batch.len() as u64;
-            let counters = &self.desk.counters;
-            counters.batches.add(1);
-            counters.batch_sizes.note(batch.len());
-            counters.by_trigger[trigger as usize].add(1);
             if fault::broken("clean-after-answer") {
                 self.settle(&taken, &batch, vec![Ok(()); batch.len()], now);
                 taken.clear();
@@ -157,6 +153,7 @@ where
             let mut outcome = None;
             match fate {
                 Fate::Answered { answers, is_whole, panicked, took, synced } => {
+                    self.count_answered(&batch, away.trigger);
                     self.desk.counters.panics.add(u64::from(panicked));
                     self.desk.counters.backend_time.add_time(took);
                     let told = Outcome::new(&batch, &answers, took, away.trigger);
@@ -182,6 +179,15 @@ where
         }
         // The last first, so that they stand in the order of their age again.
         returned.iter().rev().for_each(|taken| self.pending.untried(taken));
+    }
+
+    /// Not before it is back: what comes back untried was never given to the backend.
+    fn count_answered(&self, batch: &Batch<K, V>, trigger: Trigger) {
+        let counters = &self.desk.counters;
+        counters.batches.add(1);
+        counters.batch_sizes.note(batch.len());
+        counters.by_trigger[trigger as usize].add(1);
+        counters.retries.add(batch.ops().iter().filter(|op| op.attempt() > 1).count() as u64);
     }
 
     /// Copies what is to be written now, at most a batch of it.
@@ -236,7 +242,6 @@ where
             Ok(Some(entry)) => {
                 self.newest = self.newest.max(entry.version);
                 let attempt = self.pending.attempt(next.at, entry.version);
-                self.desk.counters.retries.add(u64::from(attempt > 1));
                 let change = entry.value.map_or(Change::Delete, Change::Upsert);
                 ops.push(Op::new(entry.key, change, entry.version, attempt));
                 taken.push(next);

@@ -257,3 +257,25 @@ fn c03_what_was_read_is_in_the_journal() {
     println!("{newer} of {rounds} images compared");
     assert!(newer > rounds / 4);
 }
+
+/// Behind one sync several batches are sent together; when the first of them finds the backend down, the others come back
+/// without having been given to it, and no count says that they were.
+#[test]
+fn batches_that_come_back_untried_are_not_counted() {
+    let folder = place();
+    let rows = Arc::new(Rows::unrecorded());
+    let path = folder.path().join("a.journal");
+    let cache = quiet(&rows).batch_size(1).journal(path).journal_size(SMALL).open::<u64, u64>().unwrap();
+    for round in 0..scaled(40, 200) {
+        rows.clear_fault();
+        cache.put_many((0..16).map(|key| (key, round))).unwrap();
+        eventually("it is stored", || cache.flush().is_ok());
+        rows.set_batch_fault(|_| Err(BackendError::transient("down")));
+        cache.put_many((0..16).map(|key| (key, round))).unwrap();
+        assert!(cache.flush().is_err());
+        let stats = cache.stats();
+        assert_eq!(stats.batches, rows.batches());
+        let answered = stats.backend_writes + stats.backend_errors;
+        assert_eq!((stats.batch_sizes.operations(), stats.batches), (answered, answered));
+    }
+}
