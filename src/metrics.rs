@@ -489,6 +489,7 @@ mod tests {
             let unit = match unit {
                 Unit::Count if name.ends_with("weight") => "the weigher's |",
                 Unit::Count => "|",
+                Unit::Bytes if name.ends_with("dirty_bytes") => "bytes, or the weigher's |",
                 Unit::Bytes => "bytes |",
                 Unit::Seconds => "seconds |",
                 Unit::Microseconds => "microseconds |",

@@ -80,8 +80,9 @@ where
     /// Asks for what a write lacks.
     fn press_for(&self, lack: Lack) {
         match lack {
-            Lack::Budget => self.store.press_for_budget(),
-            Lack::Room | Lack::Journal => self.store.press(),
+            // What was cleaned is followed by a checkpoint anyway; and while the backend takes nothing, one frees no place.
+            Lack::Budget | Lack::Room => self.store.press_to_flush(),
+            Lack::Journal => self.store.press_to_retire(),
             Lack::Slot => {}
         }
     }
@@ -137,12 +138,12 @@ where
         }
         let longest = self.policies.longest_throttle.min(terms.timeout);
         if terms.on_full == OnFull::Error || longest.is_zero() || cx.is_pinned() {
-            return self.store.press_for_budget();
+            return self.store.press_to_flush();
         }
         let began = Instant::now();
         loop {
             let listener = self.store.room.listen();
-            self.store.press_for_budget();
+            self.store.press_to_flush();
             // What has become clean meanwhile shortens the delay.
             let delay = longest.mul_f64(budget.level());
             let left = delay.checked_sub(began.elapsed()).filter(|left| !left.is_zero());

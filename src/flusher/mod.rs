@@ -353,7 +353,7 @@ where
             return Some(Trigger::Pressure);
         }
         if queued == 0 {
-            // Acquire: pairs with the Release in `press`. Whoever pressed may have queued something since we collected, which
+            // Acquire: pairs with the Release in `press_to_flush`. Whoever pressed may have queued something since we collected, which
             // the next round is to send at once; else it presses again when it looks in vain.
             if self.store.pressure.swap(false, Ordering::Acquire) && self.has_news() {
                 self.store.pressure.store(true, Ordering::Relaxed);

@@ -100,19 +100,17 @@ where
         })
     }
 
-    /// The flusher should make room: by flushing, and by retiring epochs.
-    pub(crate) fn press(&self) {
+    /// The flusher should write, for room or the dirty budget is running out.
+    pub(crate) fn press_to_flush(&self) {
         // Release: pairs with the flusher's swap, which then finds what this thread has queued before.
         self.pressure.store(true, Ordering::Release);
-        self.wants_checkpoint.store(true, Ordering::Relaxed);
         self.signal.wake();
     }
 
-    /// The flusher should write, for the dirty budget is running out.
-    pub(crate) fn press_for_budget(&self) {
-        // Release: as in `press`.
-        self.pressure.store(true, Ordering::Release);
-        self.signal.wake();
+    /// The flusher should retire epochs, for the journal is running out of space; and write, so that they can be.
+    pub(crate) fn press_to_retire(&self) {
+        self.wants_checkpoint.store(true, Ordering::Relaxed);
+        self.press_to_flush();
     }
 
     /// Whether the entry may leave the table: decided, clean, and of a retired epoch.

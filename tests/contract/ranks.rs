@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use writeback::{Ack, Answers, Backend, BackendError, Batch, Builder, Cache, Change, Op};
+use writeback::{Ack, Answers, Backend, BackendError, Batch, Builder, Cache, Change, DefaultHasher, Op};
 
 use crate::common::{NEVER, PATIENCE, Rng, lock, quiet, scaled};
 
@@ -167,8 +167,9 @@ impl Family {
     }
 }
 
-fn ranked() -> Builder<(), (), writeback::DefaultHasher, (), writeback::ByRank<fn(&Key, Option<&Row>) -> u32>>
-{
+type ByTable = writeback::ByRank<fn(&Key, Option<&Row>) -> u32>;
+
+fn ranked() -> Builder<(), (), DefaultHasher, (), ByTable> {
     quiet().rank(|key: &Key, _: Option<&Row>| key.table)
 }
 
