@@ -6,6 +6,7 @@
 #![cfg(feature = "postgres")]
 
 mod answers;
+mod family;
 
 use std::{
     sync::{
@@ -587,7 +588,19 @@ fn f38_the_version_guard_refuses_what_comes_late() {
     }
 }
 
-/// Ranks do not exist yet: within one cache, parents that are flushed first are there for their children.
+/// Catches: a reference that the database refuses because of the order in which rows come.
+#[test]
+fn f16_no_reference_is_refused_with_ranks_and_any_number_of_workers() {
+    let Some(server) = server(family::SCHEMA) else { return };
+    for (workers, batch) in [(1, 100), (3, 7), (8, 20)] {
+        let expected = family::storm(server.table::<u64, u64>("t"), workers, batch);
+        assert_eq!(server.query("SELECT key, value FROM t ORDER BY key"), family::told(&expected));
+        // From the leaves up: each statement is checked as a whole.
+        server.query("DELETE FROM t");
+    }
+}
+
+/// With a cache for each table, parents that are flushed first are there for their children.
 #[test]
 fn f16_children_come_after_parents_that_were_flushed() {
     let schema = "CREATE TABLE parents (key bigint PRIMARY KEY, value bigint NOT NULL);

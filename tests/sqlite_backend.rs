@@ -3,6 +3,7 @@
 #![cfg(feature = "sqlite")]
 
 mod answers;
+mod family;
 
 use std::{
     path::{Path, PathBuf},
@@ -796,4 +797,19 @@ fn a_database_that_stays_locked_is_not_opened() {
     assert!(matches!(error, SqliteOpenError::Busy { .. }), "{error:?}");
     other.execute_batch("COMMIT").unwrap();
     options.open(&file.path).unwrap();
+}
+
+/// Catches: a reference that the database refuses because of the order in which rows come.
+#[test]
+fn f16_no_reference_is_refused_with_ranks_and_any_number_of_workers() {
+    for (workers, batch) in [(1, 100), (3, 7), (8, 20)] {
+        let file = File::with(family::SCHEMA);
+        let sqlite = Sqlite::options().open(&file.path).unwrap();
+        let expected = family::storm(sqlite.table::<u64, u64>("t").unwrap(), workers, batch);
+        assert_eq!(file.query("SELECT key, value FROM t ORDER BY key"), family::told(&expected));
+    }
+    // It does check.
+    let file = File::with(family::SCHEMA);
+    let orphan = apply(&file.open().table::<u64, u64>("t").unwrap(), vec![put(1_000, 1)]);
+    assert_eq!(classes(&orphan), [PERMANENT]);
 }
