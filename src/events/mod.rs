@@ -87,13 +87,14 @@ pub enum Event {
         /// How long after it that is, by the cache's clock.
         after: Duration,
     },
-    /// The backend has refused a whole batch for the time being. Told once, until it answers otherwise.
+    /// The backend takes nothing for the time being, and is only probed now; see
+    /// [`Stats::backend_down`](crate::Stats::backend_down). Told once, until it is over.
     #[non_exhaustive]
     BackendDown {
         /// Its first error.
         error: BackendError,
     },
-    /// The backend stores operations again, or refuses them for good.
+    /// The backend stores operations again.
     #[non_exhaustive]
     BackendUp {
         /// How long after [`Event::BackendDown`] that is, by the cache's clock.

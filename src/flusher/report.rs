@@ -89,11 +89,6 @@ impl Outcome {
     fn transient(&self) -> Option<&Failure> {
         self.failures.iter().find(|failure| failure.error.class() == ErrorClass::Transient)
     }
-
-    /// Whether the backend has taken nothing, for the time being.
-    fn is_down(&self) -> bool {
-        self.stored == 0 && self.failures.len() == 1 && self.transient().is_some()
-    }
 }
 
 /// Errors are the user's, and what they say of themselves is their code. So is whoever reads the log.
@@ -137,9 +132,9 @@ where
             }
             self.tell(|| Event::Parked { entries, error, attempt });
         }
-        let edge = match outcome.transient() {
-            Some(_) if outcome.is_down() => self.reporter.outage.begin(now),
-            _ => self.reporter.outage.end(now),
+        let edge = match self.breaker.is_open() {
+            true => self.reporter.outage.begin(now),
+            false => self.reporter.outage.end(now),
         };
         match (edge, outcome.transient()) {
             (Some(Edge::Begins), Some(failure)) => {
