@@ -1,0 +1,176 @@
+//! What is compared: each engine behind the same small trait, called as a careful user would call it.
+
+mod array;
+mod caches;
+mod maps;
+mod ours;
+
+use std::time::{Duration, Instant};
+
+use crate::workload::Stream;
+
+pub(crate) use ours::{Face, Ours};
+
+/// The hash function of all of them that let one be chosen, so that tables are compared and not hash functions.
+pub(crate) type Hasher = foldhash::fast::RandomState;
+
+/// An engine, from `u64` to `u64`.
+pub(crate) trait Subject: Send + Sync {
+    /// What a thread holds while it works: a handle, or nothing but the reference.
+    type Local<'a>
+    where
+        Self: 'a;
+
+    fn name(&self) -> &'static str;
+    fn local(&self) -> Self::Local<'_>;
+    fn get(local: &Self::Local<'_>, key: u64) -> Option<u64>;
+    fn put(local: &Self::Local<'_>, key: u64, value: u64);
+    fn remove(local: &Self::Local<'_>, key: u64);
+
+    /// Whether it makes room by itself when it is full.
+    fn evicts(&self) -> bool {
+        false
+    }
+
+    /// Its turn begins: what it does in the background it should do now. The slice takes about so long.
+    fn enter(&self, _slice: Duration) {}
+
+    /// Its turn is over: nothing should go on in the background.
+    fn leave(&self) {}
+
+    /// What it says of itself after the run, if that tells whether it did its whole work.
+    fn account(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What came of a slice on one thread.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Slice {
+    pub(crate) ops: u64,
+    /// Reads that found nothing.
+    pub(crate) misses: u64,
+    pub(crate) took: Duration,
+}
+
+/// A [`Subject`] of any type.
+pub(crate) trait AnySubject: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn evicts(&self) -> bool;
+    fn enter(&self, slice: Duration);
+    fn leave(&self);
+    fn account(&self) -> Option<String>;
+    /// For the calling thread.
+    fn worker(&self) -> Box<dyn Worker + '_>;
+}
+
+/// A thread's hold of a subject. Each call is one call through the table of methods, however many operations it does.
+pub(crate) trait Worker {
+    /// Works for at least this long.
+    fn work(&mut self, stream: &mut Stream<'_>, time: Duration) -> Slice;
+    fn get(&mut self, key: u64) -> Option<u64>;
+    fn put(&mut self, key: u64, value: u64);
+    fn remove(&mut self, key: u64);
+    /// Puts each of the keys.
+    fn fill(&mut self, keys: &mut dyn Iterator<Item = u64>);
+}
+
+impl<S: Subject> AnySubject for S {
+    fn name(&self) -> &'static str {
+        Subject::name(self)
+    }
+
+    fn evicts(&self) -> bool {
+        Subject::evicts(self)
+    }
+
+    fn enter(&self, slice: Duration) {
+        Subject::enter(self, slice);
+    }
+
+    fn leave(&self) {
+        Subject::leave(self);
+    }
+
+    fn account(&self) -> Option<String> {
+        Subject::account(self)
+    }
+
+    fn worker(&self) -> Box<dyn Worker + '_> {
+        Box::new(Hold::<S> { local: self.local() })
+    }
+}
+
+struct Hold<'a, S: Subject + 'a> {
+    local: S::Local<'a>,
+}
+
+impl<'a, S: Subject + 'a> Worker for Hold<'a, S> {
+    fn work(&mut self, stream: &mut Stream<'_>, time: Duration) -> Slice {
+        let (mut ops, mut misses, mut sum) = (0, 0, 0_u64);
+        let start = Instant::now();
+        loop {
+            let chunk = stream.chunk();
+            for op in chunk {
+                if op.writes() {
+                    S::put(&self.local, op.key(), op.key());
+                } else {
+                    match S::get(&self.local, op.key()) {
+                        Some(value) => sum = sum.wrapping_add(value),
+                        None => misses += 1,
+                    }
+                }
+            }
+            ops += chunk.len() as u64;
+            let took = start.elapsed();
+            if took >= time {
+                // So that no read is left out.
+                std::hint::black_box(sum);
+                return Slice { ops, misses, took };
+            }
+        }
+    }
+
+    fn get(&mut self, key: u64) -> Option<u64> {
+        S::get(&self.local, key)
+    }
+
+    fn put(&mut self, key: u64, value: u64) {
+        S::put(&self.local, key, value);
+    }
+
+    fn remove(&mut self, key: u64) {
+        S::remove(&self.local, key);
+    }
+
+    fn fill(&mut self, keys: &mut dyn Iterator<Item = u64>) {
+        keys.for_each(|key| S::put(&self.local, key, key));
+    }
+}
+
+/// The array that all others are measured against, and how it is called in tables.
+pub(crate) const BASE: &str = "array of atomics";
+
+/// Everyone, with room for so many entries; the array is the first. Files go into the folder.
+pub(crate) fn all(capacity: usize, folder: &std::path::Path) -> Vec<Box<dyn AnySubject>> {
+    let mut subjects = peers(capacity);
+    subjects.extend([Face::Handle, Face::Cache, Face::Journal].map(|face| {
+        let ours: Box<dyn AnySubject> = Box::new(Ours::new(face, capacity, folder));
+        ours
+    }));
+    subjects
+}
+
+/// The array and all that others have written.
+pub(crate) fn peers(capacity: usize) -> Vec<Box<dyn AnySubject>> {
+    vec![
+        Box::new(array::Array::new(capacity)),
+        Box::new(maps::Dash::new(capacity)),
+        Box::new(maps::Scc::new(capacity)),
+        Box::new(maps::Papaya::new(capacity)),
+        Box::new(caches::Quick::new(capacity)),
+        Box::new(caches::TinyUfo::new(capacity)),
+        Box::new(caches::Foyer::new(capacity)),
+        Box::new(caches::Moka::new(capacity)),
+    ]
+}
