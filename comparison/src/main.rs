@@ -1,29 +1,53 @@
+//! Measures writeback beside its peers.
+
+mod pages;
 mod quantile;
+mod report;
+mod speed;
 mod subjects;
 mod turns;
 mod workload;
-fn main(){
-    use std::time::Duration;
-    let keys = 1_000_000;
-    let folder = tempfile::tempdir_in(".").unwrap();
-    let subjects = subjects::all(keys + keys/8, folder.path());
-    for s in &subjects {
-        let t = std::time::Instant::now();
-        s.enter(Duration::ZERO);
-        s.worker().fill(&mut (0..keys as u64).map(workload::key));
-        eprintln!("{} {:?}", s.name(), t.elapsed());
-        s.leave();
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+use report::Section;
+
+/// Measures writeback beside its peers: all in one process, in turns.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Where files of databases and journals go while they are measured. Default: here.
+    #[arg(long, global = true, default_value = ".")]
+    disk: PathBuf,
+    /// Leaves the choice of pages to the system. Default: the allocator asks for huge ones, for all subjects.
+    #[arg(long, global = true)]
+    system_pages: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Throughput of gets and puts beside an array of atomics.
+    Speed(speed::Options),
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn main() -> Result<(), AnyError> {
+    let arguments = Arguments::parse();
+    if !arguments.system_pages {
+        pages::make_huge();
     }
-    let zipf = workload::Zipf::new(keys as u64);
-    let seqs: Vec<_> = (0..2).map(|t| zipf.keys(1<<21, t)).collect();
-    for (threads, writes) in [(1,0),(1,5),(1,50),(1,100),(2,0),(2,50),(2,100)] {
-        let lists: Vec<_> = seqs[..threads].iter().map(|k| workload::mixed(k, writes, 3)).collect();
-        let r = turns::take(&subjects, &lists, turns::Turns{rounds: 40, slice: Duration::from_millis(5), lead: Duration::from_millis(3)});
-        println!("threads {threads} writes {writes} array {:.1} M/s", quantile::median(&r.rates[0])/1e6);
-        for (i,s) in subjects.iter().enumerate() {
-            let ratios: Vec<f64> = r.rates[i].iter().zip(&r.rates[0]).map(|(a,b)| a/b).collect();
-            println!("   {:24} {:.3} ({:.3} {:.3}) miss {:.4}", s.name(), quantile::median(&ratios), quantile::quantile(&ratios,0.1), quantile::quantile(&ratios,0.9), r.misses[i]);
-        }
-    }
-    for s in &subjects { if let Some(a) = s.account() { println!("{a}"); } }
+    let folder = tempfile::Builder::new().prefix("comparison-").tempdir_in(&arguments.disk)?;
+    run(arguments.command, folder.path())?.print();
+    Ok(())
+}
+
+fn run(command: Command, folder: &Path) -> Result<Section, AnyError> {
+    Ok(match command {
+        Command::Speed(options) => speed::run(&options, folder),
+    })
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    subjects::{AnySubject, Slice},
+    subjects::{AnySubject, Pace, Slice},
     workload::{Op, Random, Stream},
 };
 
@@ -25,6 +25,7 @@ pub(crate) struct Turns {
     /// What comes before it, untimed: threads wake up, and what the others have driven out of the processor's caches comes
     /// back.
     pub(crate) lead: Duration,
+    pub(crate) pace: Pace,
 }
 
 /// Operations per second of each subject (the outer list) in each round, and the share of reads that found nothing.
@@ -55,8 +56,8 @@ pub(crate) fn take(subjects: &[Box<dyn AnySubject>], lists: &[Vec<Op>], turns: T
                         return;
                     }
                     let mut stream = Stream::from(ops, place.load(Ordering::Acquire));
-                    workers[subject].work(&mut stream, turns.lead);
-                    let slice = workers[subject].work(&mut stream, turns.slice);
+                    workers[subject].work(&mut stream, turns.pace, turns.lead);
+                    let slice = workers[subject].work(&mut stream, turns.pace, turns.slice);
                     slices.lock().expect("nobody panics with it").push(slice);
                     end.wait();
                 }

@@ -7,7 +7,7 @@ mod ours;
 
 use std::time::{Duration, Instant};
 
-use crate::workload::Stream;
+use crate::workload::{Op, Stream};
 
 pub(crate) use ours::{Face, Ours};
 
@@ -44,6 +44,32 @@ pub(crate) trait Subject: Send + Sync {
     }
 }
 
+/// How one operation follows the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum Pace {
+    /// The next one begins when the last one has ended, as if its key were known only then.
+    Single,
+    /// The processor may begin the next ones before the last has ended: many accesses of memory are on their way at
+    /// once. No service works like this, but loops in benchmarks do.
+    Overlapped,
+}
+
+/// Waits until the processor has done everything that the program asks for before this, except that stores may still be
+/// on their way.
+#[inline(always)]
+fn wait_for_all_before() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of this architecture has it; it reads and writes nothing.
+    unsafe {
+        std::arch::x86_64::_mm_lfence();
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: every processor of this architecture has it; it reads and writes nothing.
+    unsafe {
+        std::arch::asm!("isb", options(nostack, preserves_flags));
+    }
+}
+
 /// What came of a slice on one thread.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Slice {
@@ -67,7 +93,7 @@ pub(crate) trait AnySubject: Send + Sync {
 /// A thread's hold of a subject. Each call is one call through the table of methods, however many operations it does.
 pub(crate) trait Worker {
     /// Works for at least this long.
-    fn work(&mut self, stream: &mut Stream<'_>, time: Duration) -> Slice;
+    fn work(&mut self, stream: &mut Stream<'_>, pace: Pace, time: Duration) -> Slice;
     fn get(&mut self, key: u64) -> Option<u64>;
     fn put(&mut self, key: u64, value: u64);
     fn remove(&mut self, key: u64);
@@ -105,28 +131,47 @@ struct Hold<'a, S: Subject + 'a> {
     local: S::Local<'a>,
 }
 
+/// What was read, so that nothing is optimised away.
+#[derive(Default)]
+struct Read {
+    misses: u64,
+    sum: u64,
+}
+
+impl<'a, S: Subject + 'a> Hold<'a, S> {
+    #[inline(always)]
+    fn carry_out(&self, op: Op, read: &mut Read) {
+        if op.writes() {
+            S::put(&self.local, op.key(), op.key());
+        } else {
+            match S::get(&self.local, op.key()) {
+                Some(value) => read.sum = read.sum.wrapping_add(value),
+                None => read.misses += 1,
+            }
+        }
+    }
+}
+
 impl<'a, S: Subject + 'a> Worker for Hold<'a, S> {
-    fn work(&mut self, stream: &mut Stream<'_>, time: Duration) -> Slice {
-        let (mut ops, mut misses, mut sum) = (0, 0, 0_u64);
+    fn work(&mut self, stream: &mut Stream<'_>, pace: Pace, time: Duration) -> Slice {
+        let (mut ops, mut read) = (0, Read::default());
         let start = Instant::now();
         loop {
             let chunk = stream.chunk();
-            for op in chunk {
-                if op.writes() {
-                    S::put(&self.local, op.key(), op.key());
-                } else {
-                    match S::get(&self.local, op.key()) {
-                        Some(value) => sum = sum.wrapping_add(value),
-                        None => misses += 1,
+            match pace {
+                Pace::Overlapped => chunk.iter().for_each(|op| self.carry_out(*op, &mut read)),
+                Pace::Single => {
+                    for op in chunk {
+                        self.carry_out(*op, &mut read);
+                        wait_for_all_before();
                     }
                 }
             }
             ops += chunk.len() as u64;
             let took = start.elapsed();
             if took >= time {
-                // So that no read is left out.
-                std::hint::black_box(sum);
-                return Slice { ops, misses, took };
+                std::hint::black_box(read.sum);
+                return Slice { ops, misses: read.misses, took };
             }
         }
     }

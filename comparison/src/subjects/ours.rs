@@ -80,11 +80,8 @@ impl Ours {
         let (clock, hand) = Clock::manual();
         let (is_open, opened) = (Mutex::new(false), Condvar::new());
         let sink = Arc::new(Sink { is_open, opened, operations: AtomicU64::new(0) });
-        let builder = Cache::builder()
-            .capacity(capacity)
-            .max_delay(MAX_DELAY)
-            .clock(clock)
-            .backend(Arc::clone(&sink));
+        let builder =
+            Cache::builder().capacity(capacity).max_delay(MAX_DELAY).clock(clock).backend(Arc::clone(&sink));
         let cache = match face {
             Face::Handle | Face::Cache => builder.open(),
             // A few times what is dirty at a time.
