@@ -1,10 +1,12 @@
 //! Measures writeback beside its peers.
 
+mod memory;
 mod pages;
 mod quantile;
 mod report;
 mod speed;
 mod subjects;
+mod tail;
 mod turns;
 mod workload;
 
@@ -32,7 +34,14 @@ struct Arguments {
 enum Command {
     /// Throughput of gets and puts beside an array of atomics.
     Speed(speed::Options),
+    /// Latencies of single operations, up to p99.99.
+    Tail(tail::Options),
+    /// Bytes for each entry at full capacity.
+    Memory(memory::Options),
 }
+
+#[global_allocator]
+static ALLOCATOR: memory::Counting = memory::Counting;
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -49,5 +58,7 @@ fn main() -> Result<(), AnyError> {
 fn run(command: Command, folder: &Path) -> Result<Section, AnyError> {
     Ok(match command {
         Command::Speed(options) => speed::run(&options, folder),
+        Command::Tail(options) => tail::run(&options, folder),
+        Command::Memory(options) => memory::run(&options, folder)?,
     })
 }

@@ -8,9 +8,9 @@ use crate::{
         Plot, Section, Table,
         plot::{Shape, short},
     },
-    subjects::{self, AnySubject, Pace},
-    turns::{self, Turns},
-    workload::{self, Op, Zipf},
+    subjects::{self, AnySubject, Pace, Slice},
+    turns,
+    workload::{self, Op, Random, Stream, Zipf},
 };
 
 /// What to measure.
@@ -120,10 +120,9 @@ pub(crate) fn run(options: &Options, folder: &Path) -> Section {
 /// All keys are in all of them.
 fn filled(options: &Options, folder: &Path) -> Vec<Box<dyn AnySubject>> {
     let keys = options.keys as usize;
-    let mut subjects = subjects::all(keys + keys / 8, folder);
-    let is_wanted =
-        |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part));
-    subjects.retain(|subject| subject.name() == subjects::BASE || is_wanted(subject.name()));
+    let is_named = |name: &str| options.only.iter().any(|part| name.contains(part));
+    let is_wanted = |name: &str| name == subjects::BASE || options.only.is_empty() || is_named(name);
+    let subjects = subjects::some(keys + keys / 8, folder, is_wanted);
     for subject in &subjects {
         subject.enter(Duration::ZERO);
         subject.worker().fill(&mut (0..options.keys).map(workload::key));
@@ -143,11 +142,25 @@ fn measure(
     let lists = keys.iter().zip(1..).take(column.threads);
     let lists: Vec<Vec<Op>> = lists.map(|(keys, seed)| workload::mixed(keys, column.writes, seed)).collect();
     let (slice, lead) = (Duration::from_millis(slice), Duration::from_millis(options.lead));
-    let taken = turns::take(subjects, &lists, Turns { rounds: options.rounds, slice, lead, pace });
-    let base = &taken.rates[0];
-    let ratios =
-        taken.rates.iter().map(|rates| rates.iter().zip(base).map(|(rate, base)| rate / base).collect());
-    Measured { base: median(base), ratios: ratios.collect(), misses: taken.misses }
+    let mut random = Random::new(11);
+    let places: Vec<usize> = (0..options.rounds).map(|_| random.next() as usize % LIST).collect();
+    let slices = turns::take(subjects, column.threads, options.rounds, lead + slice, |turn, worker| {
+        let mut stream = Stream::from(&lists[turn.thread], places[turn.round]);
+        // Threads wake up, and what the others have driven out of the processor's caches comes back.
+        worker.work(&mut stream, pace, lead);
+        worker.work(&mut stream, pace, slice)
+    });
+    let rate = |slice: &Slice| slice.ops as f64 / slice.took.as_secs_f64();
+    let of_round = |slices: &[Slice]| slices.iter().map(rate).sum::<f64>();
+    let rates = slices.iter().map(|slices| slices.chunks(column.threads).map(of_round).collect());
+    let rates: Vec<Vec<f64>> = rates.collect();
+    let misses = slices.iter().map(|slices| {
+        let sum = |of: fn(&Slice) -> u64| slices.iter().map(of).sum::<u64>() as f64;
+        sum(|slice| slice.misses) / sum(|slice| slice.ops)
+    });
+    let base = &rates[0];
+    let ratios = rates.iter().map(|rates| rates.iter().zip(base).map(|(rate, base)| rate / base).collect());
+    Measured { base: median(base), ratios: ratios.collect(), misses: misses.collect() }
 }
 
 fn head(first: &str) -> Vec<String> {

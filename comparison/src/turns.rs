@@ -1,6 +1,6 @@
 //! Slices in turns: machines in a cloud change their speed by a factor of two within seconds, so nobody is measured alone. All
-//! subjects live in one process, take short slices in an order that is drawn anew each round, and are compared with the array's
-//! slice of the same round.
+//! subjects live in one process, take short slices in an order that is drawn anew each round, and are compared with each other's
+//! slices of the same round.
 
 use std::{
     sync::{
@@ -12,80 +12,67 @@ use std::{
 };
 
 use crate::{
-    subjects::{AnySubject, Pace, Slice},
-    workload::{Op, Random, Stream},
+    subjects::{AnySubject, Worker},
+    workload::Random,
 };
 
-/// How turns are taken.
+/// One slice, as a thread is told of it.
 #[derive(Clone, Copy)]
-pub(crate) struct Turns {
-    pub(crate) rounds: usize,
-    /// What is timed.
-    pub(crate) slice: Duration,
-    /// What comes before it, untimed: threads wake up, and what the others have driven out of the processor's caches comes
-    /// back.
-    pub(crate) lead: Duration,
-    pub(crate) pace: Pace,
-}
-
-/// Operations per second of each subject (the outer list) in each round, and the share of reads that found nothing.
-pub(crate) struct Rates {
-    pub(crate) rates: Vec<Vec<f64>>,
-    pub(crate) misses: Vec<f64>,
+pub(crate) struct Turn {
+    pub(crate) subject: usize,
+    pub(crate) round: usize,
+    pub(crate) thread: usize,
 }
 
 /// The number of no subject: the work is over.
 const OVER: usize = usize::MAX;
 
-/// One thread for each list of operations.
-pub(crate) fn take(subjects: &[Box<dyn AnySubject>], lists: &[Vec<Op>], turns: Turns) -> Rates {
-    let (next, place) = (AtomicUsize::new(OVER), AtomicUsize::new(0));
-    let (begin, end) = (Barrier::new(lists.len() + 1), Barrier::new(lists.len() + 1));
-    let slices = Mutex::new(Vec::new());
-    let mut rates = vec![Vec::with_capacity(turns.rounds); subjects.len()];
-    let mut totals = vec![Slice::default(); subjects.len()];
+/// Gives each subject a turn in each round, on so many threads at once, and returns for each subject what its slices came to: all
+/// threads of the first round, then those of the second. A slice takes about `slice`.
+pub(crate) fn take<R: Send>(
+    subjects: &[Box<dyn AnySubject>],
+    threads: usize,
+    rounds: usize,
+    slice: Duration,
+    work: impl Fn(Turn, &mut dyn Worker) -> R + Sync,
+) -> Vec<Vec<R>> {
+    let (subject, round) = (AtomicUsize::new(OVER), AtomicUsize::new(0));
+    let (begin, end) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
+    let results: Vec<Mutex<Vec<R>>> = subjects.iter().map(|_| Mutex::default()).collect();
     thread::scope(|scope| {
-        for ops in lists {
-            let (next, place, begin, end, slices) = (&next, &place, &begin, &end, &slices);
+        for thread in 0..threads {
+            let (subject, round, begin, end, results) = (&subject, &round, &begin, &end, &results);
+            let work = &work;
             scope.spawn(move || {
+                // Made here: a handle belongs to its thread.
                 let mut workers: Vec<_> = subjects.iter().map(|subject| subject.worker()).collect();
                 loop {
                     begin.wait();
-                    let subject = next.load(Ordering::Acquire);
+                    let (subject, round) = (subject.load(Ordering::Acquire), round.load(Ordering::Acquire));
                     if subject == OVER {
                         return;
                     }
-                    let mut stream = Stream::from(ops, place.load(Ordering::Acquire));
-                    workers[subject].work(&mut stream, turns.pace, turns.lead);
-                    let slice = workers[subject].work(&mut stream, turns.pace, turns.slice);
-                    slices.lock().expect("nobody panics with it").push(slice);
+                    let result = work(Turn { subject, round, thread }, &mut *workers[subject]);
+                    results[subject].lock().expect("nobody panics with it").push(result);
                     end.wait();
                 }
             });
         }
         let mut order: Vec<usize> = (0..subjects.len()).collect();
         let mut random = Random::new(7);
-        for _ in 0..turns.rounds {
+        for number in 0..rounds {
             random.shuffle(&mut order);
-            place.store(random.next() as usize % lists[0].len(), Ordering::Release);
-            for &subject in &order {
-                subjects[subject].enter(turns.lead + turns.slice);
-                next.store(subject, Ordering::Release);
+            round.store(number, Ordering::Release);
+            for &next in &order {
+                subjects[next].enter(slice);
+                subject.store(next, Ordering::Release);
                 begin.wait();
                 end.wait();
-                subjects[subject].leave();
-                let mut rate = 0.0;
-                for slice in slices.lock().expect("nobody panics with it").drain(..) {
-                    rate += slice.ops as f64 / slice.took.as_secs_f64();
-                    totals[subject].ops += slice.ops;
-                    totals[subject].misses += slice.misses;
-                }
-                rates[subject].push(rate);
+                subjects[next].leave();
             }
         }
-        next.store(OVER, Ordering::Release);
+        subject.store(OVER, Ordering::Release);
         begin.wait();
     });
-    let misses = totals.iter().map(|total| total.misses as f64 / total.ops as f64);
-    Rates { rates, misses: misses.collect() }
+    results.into_iter().map(|results| results.into_inner().expect("nobody panics with it")).collect()
 }

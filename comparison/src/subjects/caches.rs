@@ -2,13 +2,22 @@
 
 use super::{Hasher, Subject};
 
-pub(super) struct Quick(quick_cache::sync::Cache<u64, u64, quick_cache::UnitWeighter, Hasher>);
+pub(crate) struct Quick(quick_cache::sync::Cache<u64, u64, quick_cache::UnitWeighter, Hasher>);
 
 impl Quick {
-    pub(super) fn new(capacity: usize) -> Self {
-        Quick(quick_cache::sync::Cache::with(
-            capacity,
-            capacity as u64,
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self::with(capacity, &mut quick_cache::OptionsBuilder::new())
+    }
+
+    /// Bounded and evicting as a whole, not by parts.
+    pub(crate) fn unsharded(capacity: usize) -> Self {
+        Self::with(capacity, quick_cache::OptionsBuilder::new().shards(1))
+    }
+
+    fn with(capacity: usize, options: &mut quick_cache::OptionsBuilder) -> Self {
+        let options = options.estimated_items_capacity(capacity).weight_capacity(capacity as u64);
+        Quick(quick_cache::sync::Cache::with_options(
+            options.build().expect("a capacity is all it needs"),
             quick_cache::UnitWeighter,
             Hasher::default(),
             quick_cache::sync::DefaultLifecycle::default(),
@@ -47,10 +56,10 @@ impl Subject for Quick {
 }
 
 /// Its hash function cannot be chosen.
-pub(super) struct TinyUfo(tinyufo::TinyUfo<u64, u64>);
+pub(crate) struct TinyUfo(tinyufo::TinyUfo<u64, u64>);
 
 impl TinyUfo {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         TinyUfo(tinyufo::TinyUfo::new(capacity, capacity))
     }
 }
@@ -86,11 +95,17 @@ impl Subject for TinyUfo {
 }
 
 /// Its part in memory.
-pub(super) struct Foyer(foyer::Cache<u64, u64, Hasher>);
+pub(crate) struct Foyer(foyer::Cache<u64, u64, Hasher>);
 
 impl Foyer {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Foyer(foyer::CacheBuilder::new(capacity).with_hash_builder(Hasher::default()).build())
+    }
+
+    /// Bounded and evicting as a whole, not by parts.
+    pub(crate) fn unsharded(capacity: usize) -> Self {
+        let builder = foyer::CacheBuilder::new(capacity).with_shards(1);
+        Foyer(builder.with_hash_builder(Hasher::default()).build())
     }
 }
 
@@ -124,10 +139,10 @@ impl Subject for Foyer {
     }
 }
 
-pub(super) struct Moka(moka::sync::Cache<u64, u64, Hasher>);
+pub(crate) struct Moka(moka::sync::Cache<u64, u64, Hasher>);
 
 impl Moka {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         let builder = moka::sync::Cache::builder().max_capacity(capacity as u64).initial_capacity(capacity);
         Moka(builder.build_with_hasher(Hasher::default()))
     }
@@ -156,6 +171,10 @@ impl Subject for Moka {
 
     fn remove(cache: &&Moka, key: u64) {
         cache.0.invalidate(&key);
+    }
+
+    fn settle(&self) {
+        self.0.run_pending_tasks();
     }
 
     fn evicts(&self) -> bool {

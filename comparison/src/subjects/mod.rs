@@ -5,11 +5,16 @@ mod caches;
 mod maps;
 mod ours;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::workload::{Op, Stream};
 
-pub(crate) use ours::{Face, Ours};
+use ours::{Face, Ours};
+
+pub(crate) use caches::{Foyer, Moka, Quick, TinyUfo};
 
 /// The hash function of all of them that let one be chosen, so that tables are compared and not hash functions.
 pub(crate) type Hasher = foldhash::fast::RandomState;
@@ -31,6 +36,9 @@ pub(crate) trait Subject: Send + Sync {
     fn evicts(&self) -> bool {
         false
     }
+
+    /// Carries out what it has put off, so that it is within its bound.
+    fn settle(&self) {}
 
     /// Its turn begins: what it does in the background it should do now. The slice takes about so long.
     fn enter(&self, _slice: Duration) {}
@@ -83,6 +91,7 @@ pub(crate) struct Slice {
 pub(crate) trait AnySubject: Send + Sync {
     fn name(&self) -> &'static str;
     fn evicts(&self) -> bool;
+    fn settle(&self);
     fn enter(&self, slice: Duration);
     fn leave(&self);
     fn account(&self) -> Option<String>;
@@ -108,6 +117,10 @@ impl<S: Subject> AnySubject for S {
 
     fn evicts(&self) -> bool {
         Subject::evicts(self)
+    }
+
+    fn settle(&self) {
+        Subject::settle(self);
     }
 
     fn enter(&self, slice: Duration) {
@@ -195,27 +208,39 @@ impl<'a, S: Subject + 'a> Worker for Hold<'a, S> {
 
 /// The array that all others are measured against, and how it is called in tables.
 pub(crate) const BASE: &str = "array of atomics";
+/// This engine, through a leased handle, without and with a journal.
+pub(crate) const OURS: &str = "writeback, handle";
+pub(crate) const OURS_JOURNALED: &str = "writeback, Ack::Journal";
 
-/// Everyone, with room for so many entries; the array is the first. Files go into the folder.
-pub(crate) fn all(capacity: usize, folder: &std::path::Path) -> Vec<Box<dyn AnySubject>> {
-    let mut subjects = peers(capacity);
-    subjects.extend([Face::Handle, Face::Cache, Face::Journal].map(|face| {
-        let ours: Box<dyn AnySubject> = Box::new(Ours::new(face, capacity, folder));
-        ours
-    }));
-    subjects
+/// Makes a subject with room for so many entries; its files go into the folder.
+type Maker = fn(usize, &Path) -> Box<dyn AnySubject>;
+
+/// Everyone; the array is the first.
+const MAKERS: [(&str, Maker); 11] = [
+    (BASE, |capacity, _| Box::new(array::Array::new(capacity))),
+    ("dashmap", |capacity, _| Box::new(maps::Dash::new(capacity))),
+    ("scc", |capacity, _| Box::new(maps::Scc::new(capacity))),
+    ("papaya", |capacity, _| Box::new(maps::Papaya::new(capacity))),
+    ("quick_cache", |capacity, _| Box::new(caches::Quick::new(capacity))),
+    ("TinyUFO", |capacity, _| Box::new(caches::TinyUfo::new(capacity))),
+    ("foyer", |capacity, _| Box::new(caches::Foyer::new(capacity))),
+    ("moka", |capacity, _| Box::new(caches::Moka::new(capacity))),
+    (OURS, |capacity, folder| Box::new(Ours::new(Face::Handle, capacity, folder))),
+    ("writeback, cache", |capacity, folder| Box::new(Ours::new(Face::Cache, capacity, folder))),
+    (OURS_JOURNALED, |capacity, folder| Box::new(Ours::new(Face::Journal, capacity, folder))),
+];
+
+/// All whose names are wanted.
+pub(crate) fn some(
+    capacity: usize,
+    folder: &Path,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Vec<Box<dyn AnySubject>> {
+    let wanted = MAKERS.iter().filter(|(name, _)| is_wanted(name));
+    wanted.map(|(_, make)| make(capacity, folder)).collect()
 }
 
-/// The array and all that others have written.
-pub(crate) fn peers(capacity: usize) -> Vec<Box<dyn AnySubject>> {
-    vec![
-        Box::new(array::Array::new(capacity)),
-        Box::new(maps::Dash::new(capacity)),
-        Box::new(maps::Scc::new(capacity)),
-        Box::new(maps::Papaya::new(capacity)),
-        Box::new(caches::Quick::new(capacity)),
-        Box::new(caches::TinyUfo::new(capacity)),
-        Box::new(caches::Foyer::new(capacity)),
-        Box::new(caches::Moka::new(capacity)),
-    ]
+/// All names, in the order of the tables.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    MAKERS.iter().map(|(name, _)| *name)
 }

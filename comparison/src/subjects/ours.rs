@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_nanos(MAX_DELAY.as_nanos() as u64 / 8);
 
 /// How the cache is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Face {
+pub(super) enum Face {
     /// Through a leased handle for each thread; acknowledged from memory.
     Handle,
     /// Through the methods of the cache itself.
@@ -35,7 +35,7 @@ pub(crate) enum Face {
 }
 
 /// A backend that costs next to nothing: it counts what it is given. It answers only while its cache has its turn.
-pub(crate) struct Sink {
+struct Sink {
     is_open: Mutex<bool>,
     opened: Condvar,
     operations: AtomicU64,
@@ -66,7 +66,7 @@ impl Backend<u64, u64> for Sink {
 }
 
 /// A cache that lives in turns. Outside of them, and before the first, its backend answers only if it is told to.
-pub(crate) struct Ours {
+pub(super) struct Ours {
     face: Face,
     cache: Cache<u64, u64>,
     sink: Arc<Sink>,
@@ -76,7 +76,7 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) fn new(face: Face, capacity: usize, folder: &Path) -> Self {
+    pub(super) fn new(face: Face, capacity: usize, folder: &Path) -> Self {
         let (clock, hand) = Clock::manual();
         let (is_open, opened) = (Mutex::new(false), Condvar::new());
         let sink = Arc::new(Sink { is_open, opened, operations: AtomicU64::new(0) });
@@ -101,7 +101,7 @@ impl Drop for Ours {
 }
 
 /// What a thread holds.
-pub(crate) enum Local<'a> {
+pub(super) enum Local<'a> {
     Leased(Handle<u64, u64>),
     Shared(&'a Cache<u64, u64>),
 }
@@ -111,9 +111,9 @@ impl Subject for Ours {
 
     fn name(&self) -> &'static str {
         match self.face {
-            Face::Handle => "writeback, handle",
+            Face::Handle => super::OURS,
             Face::Cache => "writeback, cache",
-            Face::Journal => "writeback, Ack::Journal",
+            Face::Journal => super::OURS_JOURNALED,
         }
     }
 
