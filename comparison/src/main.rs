@@ -1,5 +1,6 @@
 //! Measures writeback beside its peers.
 
+mod hit_ratio;
 mod memory;
 mod pages;
 mod quantile;
@@ -7,8 +8,10 @@ mod report;
 mod speed;
 mod subjects;
 mod tail;
+mod traces;
 mod turns;
 mod workload;
+mod write_back;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +28,9 @@ struct Arguments {
     /// Where files of databases and journals go while they are measured. Default: here.
     #[arg(long, global = true, default_value = ".")]
     disk: PathBuf,
+    /// The folder with the traces `hit-ratio` and `write-back`. Default: `../shared/data` beside the checkout.
+    #[arg(long, global = true, default_value = traces::BESIDE, hide_default_value = true)]
+    data: PathBuf,
     /// Leaves the choice of pages to the system. Default: the allocator asks for huge ones, for all subjects.
     #[arg(long, global = true)]
     system_pages: bool,
@@ -38,6 +44,10 @@ enum Command {
     Tail(tail::Options),
     /// Bytes for each entry at full capacity.
     Memory(memory::Options),
+    /// Hit ratios on traces.
+    HitRatio(hit_ratio::Options),
+    /// Backend writes on traces of reads and writes.
+    WriteBack(write_back::Options),
 }
 
 #[global_allocator]
@@ -51,14 +61,16 @@ fn main() -> Result<(), AnyError> {
         pages::make_huge();
     }
     let folder = tempfile::Builder::new().prefix("comparison-").tempdir_in(&arguments.disk)?;
-    run(arguments.command, folder.path())?.print();
+    run(arguments.command, folder.path(), &arguments.data)?.print();
     Ok(())
 }
 
-fn run(command: Command, folder: &Path) -> Result<Section, AnyError> {
+fn run(command: Command, folder: &Path, data: &Path) -> Result<Section, AnyError> {
     Ok(match command {
         Command::Speed(options) => speed::run(&options, folder),
         Command::Tail(options) => tail::run(&options, folder),
         Command::Memory(options) => memory::run(&options, folder)?,
+        Command::HitRatio(options) => hit_ratio::run(&options, data)?,
+        Command::WriteBack(options) => write_back::run(&options, data)?,
     })
 }
