@@ -1,5 +1,8 @@
 //! Measures writeback beside its peers.
 
+mod all;
+mod door;
+mod durable;
 mod hit_ratio;
 mod memory;
 mod pages;
@@ -13,11 +16,9 @@ mod turns;
 mod workload;
 mod write_back;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-
-use report::Section;
 
 /// Measures writeback beside its peers: all in one process, in turns.
 #[derive(Parser)]
@@ -44,10 +45,14 @@ enum Command {
     Tail(tail::Options),
     /// Bytes for each entry at full capacity.
     Memory(memory::Options),
+    /// Durable writes beside embedded databases.
+    Durable(durable::Options),
     /// Hit ratios on traces.
     HitRatio(hit_ratio::Options),
     /// Backend writes on traces of reads and writes.
     WriteBack(write_back::Options),
+    /// All of these, into `docs/benchmarks.md`.
+    All(all::Options),
 }
 
 #[global_allocator]
@@ -61,16 +66,16 @@ fn main() -> Result<(), AnyError> {
         pages::make_huge();
     }
     let folder = tempfile::Builder::new().prefix("comparison-").tempdir_in(&arguments.disk)?;
-    run(arguments.command, folder.path(), &arguments.data)?.print();
-    Ok(())
-}
-
-fn run(command: Command, folder: &Path, data: &Path) -> Result<Section, AnyError> {
-    Ok(match command {
+    let (folder, data) = (folder.path(), &arguments.data);
+    let section = match arguments.command {
         Command::Speed(options) => speed::run(&options, folder),
         Command::Tail(options) => tail::run(&options, folder),
+        Command::Durable(options) => durable::run(&options, folder)?,
         Command::Memory(options) => memory::run(&options, folder)?,
         Command::HitRatio(options) => hit_ratio::run(&options, data)?,
         Command::WriteBack(options) => write_back::run(&options, data)?,
-    })
+        Command::All(options) => return all::run(&options, folder, data),
+    };
+    section.print();
+    Ok(())
 }

@@ -36,6 +36,12 @@ pub(crate) struct Options {
     pub(crate) only: Vec<String>,
 }
 
+impl Default for Options {
+    fn default() -> Self {
+        Options { keys: 1_000_000, rounds: 60, slice: vec![5], lead: 3, pace: None, only: Vec::new() }
+    }
+}
+
 /// Threads, and the share of writes in percent.
 struct Column {
     threads: usize,

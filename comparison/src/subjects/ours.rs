@@ -1,27 +1,18 @@
 //! This engine: bounded, evicting, tracking what is dirty, with statistics, and with its flusher at work.
-//!
-//! The flusher must neither rest while it is measured nor work while others are. So the cache's clock only goes during its own
-//! turns, and between them the backend does not answer: over all its turns together the cache is in the state of one
-//! that is used without a break, and writes each dirty entry half a second of its own time after the first write, as
-//! it does by default.
 
 use std::{
     path::Path,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use writeback::{Answers, Backend, BackendError, Batch, Cache, Clock, Handle, ManualClock};
+use writeback::{Answers, Backend, BackendError, Batch, Cache, Handle};
 
 use super::Subject;
-
-/// The default of the library.
-const MAX_DELAY: Duration = Duration::from_millis(500);
-/// Enough that the flusher looks at its clock as often as by itself.
-const TICK: Duration = Duration::from_nanos(MAX_DELAY.as_nanos() as u64 / 8);
+use crate::door::{MAX_DELAY, Turns};
 
 /// How the cache is called.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,19 +25,8 @@ pub(super) enum Face {
     Journal,
 }
 
-/// A backend that costs next to nothing: it counts what it is given. It answers only while its cache has its turn.
-struct Sink {
-    is_open: Mutex<bool>,
-    opened: Condvar,
-    operations: AtomicU64,
-}
-
-impl Sink {
-    fn set_open(&self, open: bool) {
-        *self.is_open.lock().expect("nobody panics with it") = open;
-        self.opened.notify_all();
-    }
-}
+/// A backend that costs next to nothing: it counts what it is given, and drops it.
+struct Sink(Arc<AtomicU64>);
 
 impl Backend<u64, u64> for Sink {
     fn load(&self, keys: &[u64]) -> Result<Vec<Option<u64>>, BackendError> {
@@ -54,9 +34,7 @@ impl Backend<u64, u64> for Sink {
     }
 
     fn apply(&self, batch: &Batch<u64, u64>) -> Answers {
-        let open = self.is_open.lock().expect("nobody panics with it");
-        drop(self.opened.wait_while(open, |open| !*open).expect("nobody panics with it"));
-        self.operations.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.0.fetch_add(batch.len() as u64, Ordering::Relaxed);
         batch.all_stored()
     }
 
@@ -65,38 +43,28 @@ impl Backend<u64, u64> for Sink {
     }
 }
 
-/// A cache that lives in turns. Outside of them, and before the first, its backend answers only if it is told to.
 pub(super) struct Ours {
+    // Before the cache: its drop lets the cache write what is left.
+    turns: Turns,
     face: Face,
     cache: Cache<u64, u64>,
-    sink: Arc<Sink>,
-    clock: ManualClock,
-    /// By how much the clock is behind the cache's turns.
-    owed: Mutex<Duration>,
+    operations: Arc<AtomicU64>,
 }
 
 impl Ours {
     pub(super) fn new(face: Face, capacity: usize, folder: &Path) -> Self {
-        let (clock, hand) = Clock::manual();
-        let (is_open, opened) = (Mutex::new(false), Condvar::new());
-        let sink = Arc::new(Sink { is_open, opened, operations: AtomicU64::new(0) });
-        let builder =
-            Cache::builder().capacity(capacity).max_delay(MAX_DELAY).clock(clock).backend(Arc::clone(&sink));
+        let operations = Arc::<AtomicU64>::default();
+        let (turns, clock, sink) = Turns::new(Sink(Arc::clone(&operations)));
+        let builder = Cache::builder().capacity(capacity).max_delay(MAX_DELAY).clock(clock).backend(sink);
         let cache = match face {
             Face::Handle | Face::Cache => builder.open(),
-            // A few times what is dirty at a time.
+            // As large as the documentation advises: a few times what is dirty at a time.
             Face::Journal => {
                 let path = folder.join("comparison.journal");
-                builder.journal(path).journal_size(256 * capacity as u64).open()
+                builder.journal(path).journal_size(128 * capacity as u64).open()
             }
         };
-        Ours { face, cache: cache.expect("opens"), sink, clock: hand, owed: Mutex::default() }
-    }
-}
-
-impl Drop for Ours {
-    fn drop(&mut self) {
-        self.sink.set_open(true);
+        Ours { turns, face, cache: cache.expect("opens"), operations }
     }
 }
 
@@ -155,16 +123,11 @@ impl Subject for Ours {
     }
 
     fn enter(&self, slice: Duration) {
-        self.sink.set_open(true);
-        let mut owed = self.owed.lock().expect("nobody panics with it");
-        *owed += slice;
-        if *owed >= TICK {
-            self.clock.advance(std::mem::take(&mut owed));
-        }
+        self.turns.enter(slice);
     }
 
     fn leave(&self) {
-        self.sink.set_open(false);
+        self.turns.leave();
     }
 
     fn account(&self) -> Option<String> {
@@ -174,7 +137,7 @@ impl Subject for Ours {
              pressure {}, explicit {}); {} of {} entries dirty at the end, {} evicted, {} writers waited",
             Subject::name(self),
             stats.puts + stats.removes,
-            self.sink.operations.load(Ordering::Relaxed),
+            self.operations.load(Ordering::Relaxed),
             stats.coalescing_ratio(),
             stats.batches,
             stats.flushes_timer,
