@@ -39,7 +39,7 @@ pub(crate) fn run(options: &Options, folder: &Path, data: &Path) -> Result<(), A
     add("speed", Ok(speed::run(&speed, folder)))?;
     let tail = tail::Options { keys: 1_000_000, rounds: rounds(30, 3), slice: 50 };
     add("latency", Ok(tail::run(&tail, folder)))?;
-    let durable = durable::Options { keys: 1_000_000, rounds: rounds(15, 2), slice: 50 };
+    let durable = durable::Options { keys: 100_000, rounds: rounds(15, 2), slice: 50 };
     add("durable writes", durable::run(&durable, folder))?;
     add("memory", memory::run(&memory::Options::new(1_000_000), folder))?;
     if data.is_dir() {

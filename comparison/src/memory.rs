@@ -80,7 +80,10 @@ impl Options {
 #[derive(Clone, Copy)]
 struct Footprint {
     allocated: usize,
+    /// What nothing but this process can hold.
     resident: usize,
+    /// Of files that are mapped.
+    mapped: usize,
     peak: usize,
     entries: usize,
 }
@@ -88,29 +91,39 @@ struct Footprint {
 pub(crate) fn run(options: &Options, folder: &Path) -> Result<Section, AnyError> {
     let mut section = Section::new("Memory", "cargo run --release -- memory");
     if let Some(name) = &options.alone {
-        let Footprint { allocated, resident, peak, entries } = footprint(name, options.keys, folder)?;
-        section.text(format!("{allocated} {resident} {peak} {entries}"));
+        let Footprint { allocated, resident, mapped, peak, entries } = footprint(name, options.keys, folder)?;
+        section.text(format!("{allocated} {resident} {mapped} {peak} {entries}"));
         return Ok(section);
     }
     section.text(format!(
         "`u64` to `u64`. A cache with room for {} entries is given a fifth more (a map exactly as many); then what it takes is divided by the \
          entries that are found in it. Each subject in a process of its own, with the system's pages. *Allocated*: what the allocator \
-         was asked for and has not got back, without what it needs itself. *Resident*: by how much the process has grown, everything included: \
-         tables, spare places, queues, threads, and what a file that is mapped has in memory. *At most*: the same at its highest.",
+         was asked for and has not got back, without what it needs itself. *Resident*: by how much the process has grown, everything included: tables, spare places, queues, threads. \
+         *Mapped*: what of files is mapped and in memory besides. *At most*: both together at their highest.",
         options.keys
     ));
-    let mut table =
-        Table::new("Bytes for each entry", ["", "allocated", "resident", "at most", "entries found"]);
+    let mut table = Table::new(
+        "Bytes for each entry",
+        ["", "allocated", "resident", "mapped", "at most", "entries found"],
+    );
     let mut series = Vec::new();
     for name in subjects::names().filter(|name| *name != subjects::BASE) {
-        let Footprint { allocated, resident, peak, entries } = in_a_child(name, options.keys, folder)?;
+        let Footprint { allocated, resident, mapped, peak, entries } =
+            in_a_child(name, options.keys, folder)?;
         let each = |bytes: usize| format!("{:.1}", bytes as f64 / entries as f64);
-        table.row([name.to_owned(), each(allocated), each(resident), each(peak), entries.to_string()]);
+        table.row([
+            name.to_owned(),
+            each(allocated),
+            each(resident),
+            each(mapped),
+            each(peak),
+            entries.to_string(),
+        ]);
         series.push((name.to_owned(), vec![resident as f64 / entries as f64, peak as f64 / entries as f64]));
     }
     section.table(table);
     section.text(
-        "This engine maps its tables by itself, past the allocator. Where memory of a journal's file is resident, the system can take it back.",
+        "This engine maps its tables by itself, past the allocator. The system can take back what is mapped of a journal's file.",
     );
     section.plot(Plot {
         file: "memory",
@@ -133,7 +146,9 @@ fn in_a_child(name: &str, keys: u64, folder: &Path) -> Result<Footprint, AnyErro
     let last = text.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
     let numbers: Vec<usize> = last.split(' ').filter_map(|number| number.parse().ok()).collect();
     match numbers[..] {
-        [allocated, resident, peak, entries] => Ok(Footprint { allocated, resident, peak, entries }),
+        [allocated, resident, mapped, peak, entries] => {
+            Ok(Footprint { allocated, resident, mapped, peak, entries })
+        }
         _ => Err(format!("{name}: {}{text}", String::from_utf8_lossy(&output.stderr)).into()),
     }
 }
@@ -141,7 +156,8 @@ fn in_a_child(name: &str, keys: u64, folder: &Path) -> Result<Footprint, AnyErro
 /// What a subject has made of this process.
 fn footprint(name: &str, keys: u64, folder: &Path) -> Result<Footprint, AnyError> {
     IS_COUNTING.store(true, Ordering::Relaxed);
-    let (allocated, resident) = (IN_USE.load(Ordering::Relaxed), status("VmRSS:")?);
+    let before =
+        [IN_USE.load(Ordering::Relaxed), status("RssAnon:")?, status("RssFile:")?, status("VmRSS:")?];
     let subjects = subjects::some(keys as usize, folder, |each| each == name);
     let subject = subjects.first().ok_or("no such subject")?;
     let count = if subject.evicts() { keys + keys / 5 } else { keys };
@@ -154,11 +170,11 @@ fn footprint(name: &str, keys: u64, folder: &Path) -> Result<Footprint, AnyError
         std::thread::sleep(Duration::from_millis(5));
     }
     subject.settle();
-    let (allocated, resident) =
-        (IN_USE.load(Ordering::Relaxed).wrapping_sub(allocated), status("VmRSS:")?.saturating_sub(resident));
-    let peak = status("VmHWM:")?.saturating_sub(status("VmRSS:")?) + resident;
+    let after = [IN_USE.load(Ordering::Relaxed), status("RssAnon:")?, status("RssFile:")?, status("VmHWM:")?];
+    let [allocated, resident, mapped, peak] =
+        std::array::from_fn(|part| after[part].saturating_sub(before[part]));
     let entries = (0..count).filter(|rank| worker.get(key(*rank)).is_some()).count();
-    Ok(Footprint { allocated, resident, peak, entries })
+    Ok(Footprint { allocated, resident, mapped, peak, entries })
 }
 
 /// A line of /proc/self/status, in bytes.

@@ -14,7 +14,7 @@ use crate::{
         Plot, Section, Table,
         plot::{Shape, time},
     },
-    subjects::{self, AnySubject, Worker},
+    subjects::{self, Worker},
     turns,
     workload::{self, Op, Stream, Zipf},
 };
@@ -137,13 +137,13 @@ fn churn(options: &Options, threads: usize, folder: &Path) -> Latencies {
         let (line, histogram) = &mut *line;
         replace(worker, evicting[turn.subject], share, line, histogram, slice);
     });
-    let mut lines = lines.into_iter().map(|line| line.into_inner().expect("its own").1);
-    let of_threads = |subject: &Box<dyn AnySubject>| {
+    let lines: Vec<_> = lines.into_iter().map(|line| line.into_inner().expect("its own").1).collect();
+    let of_threads = lines.chunks(threads).map(|parts| {
         let mut all = histogram();
-        lines.by_ref().take(threads).for_each(|part| all.add(part).expect("the same bounds"));
-        (subject.name(), all)
-    };
-    subjects.iter().map(of_threads).collect()
+        parts.iter().for_each(|part| all.add(part).expect("the same bounds"));
+        all
+    });
+    subjects.iter().map(|subject| subject.name()).zip(of_threads).collect()
 }
 
 /// One slice of puts and removes; the puts are timed.

@@ -69,6 +69,10 @@ impl Ours {
 }
 
 /// What a thread holds.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each thread, and a box would cost each operation a look"
+)]
 pub(super) enum Local<'a> {
     Leased(Handle<u64, u64>),
     Shared(&'a Cache<u64, u64>),
