@@ -26,25 +26,19 @@ pub(crate) enum Shape {
 
 const SIZE: (u32, u32) = (960, 480);
 
-/// Hues far from each other; this engine, whose series come last, in shades of red.
-fn colour(series: usize, name: &str) -> RGBColor {
-    const OTHERS: [RGBColor; 10] = [
-        RGBColor(110, 110, 110),
-        RGBColor(31, 119, 180),
-        RGBColor(44, 160, 44),
-        RGBColor(148, 103, 189),
-        RGBColor(23, 190, 207),
-        RGBColor(188, 189, 34),
-        RGBColor(140, 86, 75),
-        RGBColor(127, 199, 227),
-        RGBColor(174, 199, 132),
-        RGBColor(60, 60, 140),
-    ];
-    match name {
-        name if name.starts_with("writeback") => {
-            [RGBColor(200, 20, 30), RGBColor(240, 110, 90), RGBColor(255, 165, 60)][series % 3]
-        }
-        _ => OTHERS[series % OTHERS.len()],
+/// The same for a subject in all plots: by its name up to the comma; this engine in shades of red.
+fn colour(number: usize, name: &str) -> RGBColor {
+    const OURS: [RGBColor; 3] = [RGBColor(200, 20, 30), RGBColor(255, 165, 60), RGBColor(240, 110, 90)];
+    match name.split(',').next().unwrap_or_default() {
+        "writeback" => OURS[number % OURS.len()],
+        "dashmap" | "fjall" => RGBColor(31, 119, 180),
+        "scc" | "LMDB" => RGBColor(44, 160, 44),
+        "papaya" | "redb" => RGBColor(148, 103, 189),
+        "quick_cache" | "SQLite" => RGBColor(23, 190, 207),
+        "TinyUFO" | "RocksDB" => RGBColor(188, 189, 34),
+        "foyer" => RGBColor(140, 86, 75),
+        "moka" => RGBColor(127, 199, 227),
+        _ => RGBColor(110, 110, 110),
     }
 }
 
