@@ -3,6 +3,8 @@
 //! `cargo bench --bench journal`. Machines drift, so everything that is compared is measured in one process, in slices that
 //! take turns, and what is printed is the median of the slices' ratios, with the tenth and the ninetieth percentile.
 
+mod common;
+
 use std::{
     collections::VecDeque,
     fs::File,
@@ -13,65 +15,9 @@ use std::{
 };
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use writeback::{Ack, Answers, Backend, BackendError, Batch, Cache, Handle, JournalSync, codec::PlainBytes};
+use writeback::{Ack, Cache, Handle, JournalSync, codec::PlainBytes};
 
-/// A database that takes everything at once, or nothing at all.
-struct Nowhere {
-    is_down: bool,
-}
-
-impl<V: Send + Sync> Backend<u64, V> for Nowhere {
-    fn load(&self, keys: &[u64]) -> Result<Vec<Option<V>>, BackendError> {
-        Ok(keys.iter().map(|_| None).collect())
-    }
-
-    fn apply(&self, batch: &Batch<u64, V>) -> Answers {
-        if self.is_down { batch.none_stored(BackendError::transient("down")) } else { batch.all_stored() }
-    }
-
-    fn identity(&self) -> String {
-        "nowhere".to_owned()
-    }
-}
-
-const TAKES_ALL: Nowhere = Nowhere { is_down: false };
-
-/// A folder on the disk that the crate is built on: not in memory, where a sync costs nothing.
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
-}
-
-/// Numbers from 0 to 1 that are the same in each run.
-fn randoms() -> impl Iterator<Item = f64> {
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    std::iter::repeat_with(move || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        (random >> 11) as f64 / (1_u64 << 53) as f64
-    })
-}
-
-/// Zipf-distributed keys (exponent 0.99), by inversion of the distribution.
-fn zipf(keys: usize, count: usize) -> Vec<u64> {
-    let mut sum = 0.0;
-    let add = |rank: usize| {
-        sum += (rank as f64).powf(-0.99);
-        sum
-    };
-    let cumulated: Vec<f64> = (1..=keys).map(add).collect();
-    let rank = |random: f64| cumulated.partition_point(|upto| *upto < random * sum) as u64;
-    randoms().take(count).map(|random| key(rank(random))).collect()
-}
-
-fn uniform(keys: usize, count: usize) -> Vec<u64> {
-    randoms().take(count).map(|random| key((random * keys as f64) as u64)).collect()
-}
-
-/// Spreads ranks over the numbers.
-fn key(rank: u64) -> u64 {
-    rank.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
+use common::{Nowhere, TAKES_ALL, folder, key, uniform, zipf};
 
 /// Tenth percentile, median and ninetieth percentile.
 fn spread(mut numbers: Vec<f64>) -> [f64; 3] {
