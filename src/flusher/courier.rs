@@ -5,7 +5,8 @@
 //! neither holds its lock while it works.
 //!
 //! With a durable journal the backend gets nothing that is not on stable storage. One sync covers all batches of a cargo, so
-//! where a sync takes long and the backend does not, the flusher makes up larger cargoes.
+//! where a sync takes long and the backend does not, the flusher makes up larger cargoes. And it makes up the next one while the
+//! courier is away with the one before, so that the backend does not wait for it.
 
 use std::{
     collections::VecDeque,
@@ -45,13 +46,21 @@ pub(super) enum Fate {
 }
 
 struct Letters<K, V> {
-    /// What the flusher has sent, less what the courier is away with.
-    cargo: VecDeque<Batch<K, V>>,
-    /// Nothing of the cargo has been carried yet.
-    is_fresh: bool,
+    /// What the flusher has sent, less what the courier is away with; `true`: the first batch of a cargo.
+    cargo: VecDeque<(Batch<K, V>, bool)>,
     back: VecDeque<Delivered<K, V>>,
+    /// In `back` is one of which nothing was stored: until the flusher knows, nothing more is carried.
+    has_failed: bool,
     /// No more batches come; who still wanted to know what became of the last one has ended.
     is_closed: bool,
+}
+
+impl<K, V> Letters<K, V> {
+    /// Nobody asks the backend for what has not been carried yet.
+    fn return_cargo(&mut self) {
+        let Letters { cargo, back, .. } = self;
+        back.extend(cargo.drain(..).map(|(batch, _)| Delivered { batch, fate: Fate::Returned }));
+    }
 }
 
 pub(crate) struct Courier<K, V> {
@@ -71,7 +80,7 @@ impl<K, V> Courier<K, V> {
         flusher: Arc<Signal>,
     ) -> Arc<Self> {
         let (cargo, back) = (VecDeque::new(), VecDeque::new());
-        let letters = Mutex::new(Letters { cargo, is_fresh: false, back, is_closed: false });
+        let letters = Mutex::new(Letters { cargo, back, has_failed: false, is_closed: false });
         let called = Condvar::new();
         Arc::new(Courier { letters, called, backend, journal, flusher })
     }
@@ -84,18 +93,17 @@ impl<K, V> Courier<K, V> {
     /// Waits for a batch and carries it. `false`: there will be none.
     pub(crate) fn carry_next(&self) -> bool {
         let mut letters = lock(&self.letters);
-        let batch = loop {
+        let (batch, is_first) = loop {
             if letters.is_closed {
                 return false;
             }
             match letters.cargo.pop_front() {
-                Some(batch) => break batch,
+                Some(next) => break next,
                 None => {
                     letters = self.called.wait(letters).unwrap_or_else(std::sync::PoisonError::into_inner);
                 }
             }
         };
-        let is_first = std::mem::take(&mut letters.is_fresh);
         drop(letters);
         let fate = self.deliver(&batch, is_first);
         let goes_on = matches!(&fate, Fate::Answered { answers, .. } if answers.iter().any(Result::is_ok));
@@ -105,8 +113,8 @@ impl<K, V> Courier<K, V> {
         }
         letters.back.push_back(Delivered { batch, fate });
         if !goes_on {
-            let Letters { cargo, back, .. } = &mut *letters;
-            back.extend(cargo.drain(..).map(|batch| Delivered { batch, fate: Fate::Returned }));
+            letters.has_failed = true;
+            letters.return_cargo();
         }
         drop(letters);
         self.flusher.wake();
@@ -146,18 +154,22 @@ impl<K, V> Courier<K, V> {
         Fate::Answered { answers, is_whole, panicked, took, synced }
     }
 
-    /// Sends the courier off with batches that were copied before now. The flusher has taken back all that it carried before.
-    pub(super) fn send(&self, cargo: VecDeque<Batch<K, V>>) {
+    /// Gives the courier batches that were copied before now, to be carried after what it has.
+    pub(super) fn send(&self, cargo: Vec<Batch<K, V>>) {
         let mut letters = lock(&self.letters);
-        debug_assert!(letters.cargo.is_empty() && letters.back.is_empty());
-        letters.cargo = cargo;
-        letters.is_fresh = true;
+        letters.cargo.extend(cargo.into_iter().enumerate().map(|(index, batch)| (batch, index == 0)));
+        if letters.has_failed {
+            letters.return_cargo();
+        }
         self.called.notify_one();
     }
 
     /// The next batch that has come back, in the order in which they were sent.
     pub(super) fn take_back(&self) -> Option<Delivered<K, V>> {
-        lock(&self.letters).back.pop_front()
+        let mut letters = lock(&self.letters);
+        let next = letters.back.pop_front();
+        letters.has_failed &= !letters.back.is_empty();
+        next
     }
 
     /// Whether the courier has brought something back.

@@ -57,6 +57,11 @@ impl<K, V> Worker<K, V> {
         self.away.is_empty()
     }
 
+    /// Whether it is at its last batch, if it is at one.
+    fn is_almost_home(&self) -> bool {
+        self.away.len() <= 1
+    }
+
     /// Whether it has brought something back that was not taken yet.
     pub(super) fn is_back(&self) -> bool {
         self.courier.is_back()
@@ -95,16 +100,24 @@ where
         let one_at_a_time = self.breaker.is_open()
             || !self.bisection.is_empty()
             || self.ranks.as_ref().is_some_and(|ranks| !ranks.has_ready());
-        match self.workers.iter().position(Worker::is_home) {
-            Some(_) if one_at_a_time && !self.workers.iter().all(Worker::is_home) => None,
-            idle => idle,
+        if one_at_a_time {
+            return self.workers.iter().all(Worker::is_home).then_some(0);
         }
+        // A full batch that will be sent anyway is copied while the backend is at the one before. Not less: what comes
+        // later, or is wanted at once, is to find a place in it.
+        let has_more = self.batch_limit == self.settings.batch_size
+            && match &self.ranks {
+                Some(ranks) => ranks.ready_len() >= self.batch_limit,
+                None => self.pending.queued() >= self.batch_limit,
+            };
+        let home = self.workers.iter().position(Worker::is_home);
+        home.or_else(|| self.workers.iter().position(|worker| has_more && worker.is_almost_home()))
     }
 
     /// Sends a worker off with a cargo. `false`: nothing of what was queued is dirty any more, or may be written now.
     pub(super) fn send(&mut self, worker: usize, trigger: Trigger, now: Duration) -> bool {
         self.plan();
-        let (mut cargo, mut operations) = (VecDeque::new(), 0);
+        let (mut cargo, mut operations) = (Vec::new(), 0);
         let most = if self.breaker.is_open() { 1 } else { self.cargo_size };
         while cargo.len() < most {
             let (mut taken, batch) = match self.bisection.next() {
@@ -130,7 +143,7 @@ where
                 copied_at: now,
                 since: Instant::now(),
             });
-            cargo.push_back(batch);
+            cargo.push(batch);
         }
         if cargo.is_empty() {
             return false;

@@ -162,6 +162,11 @@ impl<K, V> Ranks<K, V> {
         !self.ready.is_empty()
     }
 
+    /// How much.
+    pub(super) fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Notes what is there now, and says since when.
     fn see(&mut self, look: &Look, unsaved: &Unsaved, now: Moment) -> Seen {
         let fresh = Seen { version: look.version, moment: now, changes: 0, refusals: 0 };
