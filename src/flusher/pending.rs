@@ -56,6 +56,9 @@ struct Key {
 /// when the backend takes others again, and goes alone.
 const RECENT: u32 = 2;
 
+/// A book with room for so many places is kept.
+const SMALL_BOOK: usize = 4096;
+
 /// A flush that waits for all that was dirty at its moment.
 struct Barrier {
     moment: Moment,
@@ -369,6 +372,18 @@ impl Pending {
             self.count_cut(key.owes, Moment::MAX);
             self.waiting -= key.waiters.len();
             self.outbox.extend(key.waiters.into_iter().map(|(_, reply)| (reply, Ok(()))));
+            self.give_back();
+        }
+    }
+
+    /// After a backlog the book need not stay as large as that made it. Costs what is left in it, after seven times that has gone.
+    fn give_back(&mut self) {
+        let left = self.keys.len();
+        if self.keys.capacity() > SMALL_BOOK.max(8 * left) {
+            self.keys.shrink_to((2 * left).max(SMALL_BOOK / 2));
+            self.tidy_up();
+            self.queue.shrink_to(2 * left);
+            self.urgent.shrink_to(2 * left);
         }
     }
 
