@@ -45,6 +45,8 @@ done < <(grep -rlE 'Ordering::(Release|Acquire|AcqRel|SeqCst)' src --include='*.
     grep -vE '^src/(bin/|sync\.rs|.*tests\.rs)' | LC_ALL=C sort)
 cp loom-tests/weaken.rs src/weaken.rs
 echo '#[cfg(all(test, crossbeam_loom))] mod weaken;' >>src/lib.rs
+# Under a name of its own: cargo must not take the copy for the crate, or the crate for the copy.
+sed -i 's/^name = "writeback"/name = "writeback-weakened"/' Cargo.toml Cargo.lock
 
 # weakenings: number, site, file:line, ordering, weakened to, source; separated by tabs.
 weakenings=$work/weakenings

@@ -108,3 +108,29 @@ fn epochs_retired_windows_are_visible() {
         }
     });
 }
+
+/// Whoever sees that an epoch is retired sees what its windows did, and not only the one who has retired it.
+#[test]
+fn epochs_retired_is_told_with_what_it_means() {
+    explore(None, || {
+        let shared = Shared::new();
+        let window = shared.epochs.enter(&shared.lanes[0]);
+        let evictor = spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let is_retired = shared.epochs.retired() > 1;
+                assert!(
+                    !is_retired || shared.written[0].load(Ordering::Relaxed) == 1,
+                    "retired, but not seen"
+                );
+            }
+        });
+        shared.written[0].store(window.epoch, Ordering::Relaxed);
+        drop(window);
+        let mut checkpoint = Checkpoint::new();
+        checkpoint.begin(&shared.epochs, 1, 0);
+        assert!(checkpoint.poll(|lane| &shared.lanes[lane]));
+        shared.epochs.retire(checkpoint.target());
+        join(evictor);
+    });
+}
