@@ -108,3 +108,34 @@ fn epochs_retired_windows_are_visible() {
         }
     });
 }
+
+/// Whoever sees that an epoch is retired sees what its windows did, and not only the one who has retired it.
+#[test]
+fn epochs_retired_is_told_with_what_it_means() {
+    explore(Some(3), || {
+        let shared = Shared::new();
+        let writer = spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                let window = shared.epochs.enter(&shared.lanes[0]);
+                shared.written[0].store(window.epoch, Ordering::Relaxed);
+                window.epoch
+            }
+        });
+        let evictor = spawn({
+            let shared = Arc::clone(&shared);
+            move || (shared.epochs.retired(), shared.written[0].load(Ordering::Relaxed))
+        });
+        let mut checkpoint = Checkpoint::new();
+        checkpoint.begin(&shared.epochs, 1, 0);
+        for _ in 0..2 {
+            if checkpoint.poll(|lane| &shared.lanes[lane]) {
+                shared.epochs.retire(checkpoint.target());
+                break;
+            }
+        }
+        let epoch = join(writer);
+        let (retired, seen) = join(evictor);
+        assert!(epoch >= retired || seen == epoch, "retired, but not seen");
+    });
+}

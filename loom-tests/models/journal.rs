@@ -14,9 +14,9 @@ use crate::{
     clock::Clock,
     epochs::{self, Checkpoint},
     journal::{
-        Appender, Journal,
+        Appender, Journal, Kind,
         area::Words,
-        format::{Record, SEGMENT_HEADER},
+        format::{Record, SEGMENT_HEADER, live, record, unchecked},
     },
     signal::Signal,
     store::Seen,
@@ -250,4 +250,106 @@ fn journal_space_waits_for_helpers() {
             assert_eq!(state, legal[0], "somebody has made a record count that is another's");
         }
     });
+}
+
+/// Two attempts at one record, the second with another value: a kill never finds the head of the first over words of the
+/// second.
+#[test]
+fn journal_takes_the_head_off_first() {
+    explore(Some(3), || {
+        let memory = Memory::new(1, 1);
+        let encode = |value: u32| {
+            move |out: &mut Vec<u8>| {
+                out.extend([1_u32, value].map(u32::to_le_bytes).concat());
+                Ok(4)
+            }
+        };
+        let mut appender = Appender::new(false);
+        appender.prepare(&memory.journal, Kind::Value, encode(11)).expect("room");
+        appender.pend(1, 1).expect("prepared");
+        let segment = memory.segments[0];
+        let first: Vec<_> =
+            (0..RECORD).map(|word| segment.load(SEGMENT_HEADER + word, Ordering::Relaxed)).collect();
+        let looks: Vec<_> = [record::VERSION, record::EPOCH, record::STATE, RECORD - 1]
+            .into_iter()
+            .map(|word| (segment, word, first.clone()))
+            .collect();
+        let (pended, prepared) = (looks[..3].to_vec(), looks[3..].to_vec());
+        let crash = move |looks: Vec<(Words, usize, Vec<u64>)>| {
+            for (segment, word, first) in looks {
+                // Acquire: as in `Memory::crash`.
+                let is_new = segment.load(SEGMENT_HEADER + word, Ordering::Acquire) != first[word];
+                let head = segment.load(SEGMENT_HEADER, Ordering::Acquire);
+                assert!(
+                    !is_new || head != first[0],
+                    "the first attempt's head over the second's word {word}"
+                );
+            }
+        };
+        let killed = spawn(move || crash(pended));
+        // The version, and the epoch with it, of another predecessor.
+        appender.pend(2, 2).expect("prepared");
+        join(killed);
+        let first = prepared.into_iter().map(|(segment, word, _)| {
+            let now =
+                (0..RECORD).map(|word| segment.load(SEGMENT_HEADER + word, Ordering::Relaxed)).collect();
+            (segment, word, now)
+        });
+        let looks = first.collect();
+        let killed = spawn(move || crash(looks));
+        appender.prepare(&memory.journal, Kind::Value, encode(12)).expect("room");
+        join(killed);
+    });
+}
+
+/// What a kill would bring back is something that the flusher hears of: the place is queued before its record counts, whoever
+/// makes it count.
+#[test]
+fn journal_queues_before_it_counts() {
+    explore(Some(2), || {
+        let memory = Memory::new(1, 1);
+        let (store, mut flushing) = small_store_with(Some(Arc::clone(&memory.journal)));
+        let mut writing = Writing::new(&store, &[11]);
+        let writer = spawn(move || assert!(writing.put().is_ok()));
+        let reader = spawn({
+            let store = Arc::clone(&store);
+            move || {
+                let _ = store.look(store.hash(&KEY), &KEY, unpinned());
+            }
+        });
+        if memory.crash(1).is_some() {
+            flushing.collect();
+            assert!(!flushing.book.is_empty(), "it counts, and the flusher does not hear of it");
+        }
+        join(writer);
+        join(reader);
+        flushing.drain();
+    });
+}
+
+/// Whoever finds an epoch declared dead, in either of its two words, finds the copies that make its records superfluous.
+#[test]
+fn journal_copies_before_it_retires() {
+    for word in [live::EPOCH, live::EPOCH_AGAIN] {
+        explore(Some(2), move || {
+            let memory = Arc::new(Memory::new(2, 1));
+            let (store, mut flushing) = small_store_with(Some(Arc::clone(&memory.journal)));
+            let mut writing = Writing::new(&store, &[11]);
+            assert!(writing.put().is_ok());
+            let killed = spawn({
+                let memory = Arc::clone(&memory);
+                move || {
+                    let superblock = memory.journal.space().with_area(|area| area.superblock());
+                    // Acquire: as in `Memory::crash`.
+                    let dead_below =
+                        unchecked(superblock.load(word, Ordering::Acquire), memory.journal.salt());
+                    let found = memory.crash(dead_below.unwrap_or(0)).map(|(_, value)| value);
+                    assert_eq!(found, Some(11), "declared dead, not copied");
+                }
+            });
+            let checkpointing = Checkpointing::begin(&store);
+            checkpointing.end(&mut flushing, &memory.journal);
+            join(killed);
+        });
+    }
 }

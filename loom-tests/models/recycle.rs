@@ -128,3 +128,27 @@ fn slot_is_published_with_its_word() {
         join(reader);
     });
 }
+
+/// A slot comes back through the inbox to another thread, which may drop what is in it: whoever retired it is done with it.
+#[test]
+fn recycle_hands_slots_over() {
+    explore(None, || {
+        let slab = Arc::new(Slab::<u32, Canary>::new(1).expect("a small slab"));
+        let inboxes = Arc::new(OneInbox(Inbox::new()));
+        let retiring = spawn({
+            let (slab, inboxes) = (Arc::clone(&slab), Arc::clone(&inboxes));
+            move || {
+                let mut slots = Slots::new(0);
+                if let Some(slot) = slots.take(&*inboxes, &slab) {
+                    // No grace period: nobody else has seen the slot.
+                    slots.retire(&inboxes, fill(&slab, slot, 1), unpinned());
+                }
+            }
+        });
+        let mut slots = Slots::new(0);
+        if let Some(slot) = slots.take(&*inboxes, &slab) {
+            fill(&slab, slot, 2);
+        }
+        join(retiring);
+    });
+}

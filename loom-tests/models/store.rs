@@ -244,3 +244,28 @@ fn store_announces_what_was_read() {
         assert_eq!(flushing.backend, Some(11));
     });
 }
+
+/// An evictor that finds another version than it has looked at takes it for what it is: nothing of an epoch that is not
+/// retired is evicted.
+#[test]
+fn store_evicts_nothing_of_a_running_epoch() {
+    explore(Some(2), || {
+        let (store, mut flushing) = small_store();
+        let mut writing = Writing::new(&store, &[12, 11]);
+        assert!(writing.put().is_ok());
+        let mut evicting = Writing::new(&store, &[]);
+        let evictor = spawn({
+            let store = Arc::clone(&store);
+            move || {
+                let _full = store.try_credit().expect("there is room for two");
+                let mut writer = evicting.lease.writer().expect("a lane has a writer");
+                assert!(store.credit_by_force(&mut writer, unpinned()).is_none(), "its epoch is not retired");
+            }
+        });
+        assert!(writing.put().is_ok());
+        flushing.collect();
+        flushing.flush();
+        join(evictor);
+        assert_eq!(value(&store), Some(12));
+    });
+}

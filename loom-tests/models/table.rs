@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use super::{explore, join, spawn, unpinned};
-use crate::table::{Kind, Position, Probe, SlotId, Table, Word};
+use crate::{
+    sync::{AtomicU64, Ordering},
+    table::{Kind, Position, Probe, SlotId, Table, Word},
+};
 
 fn two_buckets() -> Arc<Table> {
     Arc::new(Table::new(6).expect("a small table"))
@@ -222,6 +225,55 @@ fn table_helper_meets_a_withdrawn_place() {
         }
         join(other);
         join(helper);
+        table.audit();
+    });
+}
+
+/// As above, but another thread than the evictor takes the place: what the evictor knew has to come with it.
+#[test]
+fn table_helper_meets_a_place_that_another_left() {
+    explore(Some(2), || {
+        let table = two_buckets();
+        // Bucket 1 is full, so that home 1 goes on to bucket 0.
+        (1..=2).for_each(|key| assert!(insert(&table, 1, key * 10).is_ok()));
+        let taker = spawn({
+            let table = Arc::clone(&table);
+            move || assert!(insert(&table, 1, 40).is_ok())
+        });
+        let helper = spawn({
+            let table = Arc::clone(&table);
+            move || {
+                let _ = table.probe(hash(0, 5), unpinned(), |slot| key_of(slot) == 5);
+                assert_decided(&table, 0, 4, 3);
+            }
+        });
+        assert!(insert(&table, 0, 30).is_ok());
+        assert!(evict(&table, 0, 3));
+        join(taker);
+        join(helper);
+        table.audit();
+    });
+}
+
+/// Whoever finds a key absent has seen what its evictor saw, also if the key lived far from its home.
+#[test]
+fn table_absent_is_known_with_its_reason() {
+    explore(None, || {
+        let table = two_buckets();
+        // Bucket 0 is full, so that key 3 goes to bucket 1.
+        (1..=3).for_each(|key| assert!(insert(&table, 0, key * 10).is_ok()));
+        let retired = Arc::new(AtomicU64::new(0));
+        let prober = spawn({
+            let (table, retired) = (Arc::clone(&table), Arc::clone(&retired));
+            move || {
+                if let Probe::Vacant(_) = table.probe(hash(0, 3), unpinned(), |slot| key_of(slot) == 3) {
+                    assert_eq!(retired.load(Ordering::Relaxed), 1, "absent, and nobody knows why");
+                }
+            }
+        });
+        retired.store(1, Ordering::Relaxed);
+        assert!(evict(&table, 0, 3));
+        join(prober);
         table.audit();
     });
 }
