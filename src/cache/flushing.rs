@@ -49,12 +49,18 @@ where
         }
     }
 
-    pub(super) fn flush(&self, cx: &Context) -> Result<(), Error> {
+    /// Asks for a flush. The reply has its answer already if the flusher has ended with everything in the backend.
+    fn begin_flush(&self, cx: &Context) -> Result<Arc<Reply>, Error> {
         self.check_may_flush(cx)?;
         let reply = Reply::new();
         if !self.post([Request::Flush(Arc::clone(&reply))])? {
-            return Ok(());
+            reply.answer(Ok(()));
         }
+        Ok(reply)
+    }
+
+    pub(super) fn flush(&self, cx: &Context) -> Result<(), Error> {
+        let reply = self.begin_flush(cx)?;
         self.settle_accounts(reply.wait())
     }
 
@@ -78,11 +84,7 @@ where
     pub(super) fn flush_within(&self, cx: &Context, time: Duration) -> Result<(), Error> {
         let start = Instant::now();
         let Some(deadline) = start.checked_add(time) else { return self.flush(cx) };
-        self.check_may_flush(cx)?;
-        let reply = Reply::new();
-        if !self.post([Request::Flush(Arc::clone(&reply))])? {
-            return Ok(());
-        }
+        let reply = self.begin_flush(cx)?;
         match reply.wait_until(deadline) {
             Some(answer) => self.settle_accounts(answer),
             None => Err(Error::FlushTimedOut {

@@ -138,7 +138,8 @@ impl Pending {
         }
     }
 
-    fn tick(&mut self) -> Moment {
+    /// A moment that is later than everything in the book.
+    pub(crate) fn tick(&mut self) -> Moment {
         self.now += 1;
         self.now
     }
@@ -287,11 +288,6 @@ impl Pending {
     /// Takes this place, if it is queued.
     pub(crate) fn take_at(&mut self, at: Position) -> Option<Taken> {
         self.keys.get(&at).is_some_and(|key| key.state == State::Queued).then(|| self.set_out(at))
-    }
-
-    /// A moment that is later than everything in the book.
-    pub(crate) fn moment(&mut self) -> Moment {
-        self.tick()
     }
 
     /// What is in the book and not parked.

@@ -32,7 +32,7 @@ use super::{
     places::PlaceMap,
 };
 use crate::{
-    backend::{BackendError, Batch, Op},
+    backend::{BackendError, Batch, ErrorClass, Op},
     table::Position,
 };
 
@@ -225,7 +225,7 @@ where
             self.pending.unsaved().map(|unsaved| (unsaved, self.look(unsaved.at, ranks))).collect()
         };
         self.collect();
-        let now = self.pending.moment();
+        let now = self.pending.tick();
         let mut floors = Floors::default();
         let (mut known, mut waits_for_retry) = (0, false);
         for unsaved in self.pending.unsaved() {
@@ -340,10 +340,10 @@ where
 
     /// Whether this refusal may be due to what else was on its way, so that the place was queued again.
     pub(super) fn is_in_doubt(&mut self, taken: Taken, error: &BackendError) -> bool {
-        use crate::ErrorClass::Transient;
         let Some(ranks) = self.ranks.as_mut().filter(|ranks| ranks.is_in_doubt) else { return false };
         let Some(seen) = ranks.seen.get_mut(&taken.at) else { return false };
-        if error.class() == Transient || ranks.waits_for_retry || seen.refusals >= SECOND_OPINIONS {
+        if error.class() == ErrorClass::Transient || ranks.waits_for_retry || seen.refusals >= SECOND_OPINIONS
+        {
             return false;
         }
         seen.refusals += 1;
