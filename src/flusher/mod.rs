@@ -350,7 +350,7 @@ where
         }
         if self.breaker.is_open() && queued > 0 {
             // The probe is due, whoever would have asked for it.
-            return Some(Trigger::Pressure);
+            return Some(Trigger::Timer);
         }
         if queued == 0 {
             // Acquire: pairs with the Release in `press_to_flush`. Whoever pressed may have queued something since we collected, which
