@@ -9,9 +9,8 @@ use std::{
     },
 };
 
-use crossbeam_epoch::{Collector, Guard, LocalHandle};
-
 use crate::{
+    grace::{Guard, Local},
     lane::{Lanes, Lease, Writer},
     stats::Counters,
     sync::{Mutex, lock},
@@ -71,7 +70,7 @@ impl Census {
 pub(crate) struct Context {
     cache: CacheId,
     lanes: Arc<Lanes>,
-    local: LocalHandle,
+    local: Local,
     census: Arc<Census>,
     pub(crate) counters: Arc<Counters>,
     lease: RefCell<Option<Lease>>,
@@ -82,15 +81,10 @@ pub(crate) struct Context {
 pub(crate) struct Reentered;
 
 impl Context {
-    pub(crate) fn new(
-        cache: CacheId,
-        lanes: Arc<Lanes>,
-        collector: &Collector,
-        census: Arc<Census>,
-        lease: Option<Lease>,
-    ) -> Self {
+    pub(crate) fn new(cache: CacheId, lanes: Arc<Lanes>, census: Arc<Census>, lease: Option<Lease>) -> Self {
         let counters = census.enter();
-        Context { cache, lanes, local: collector.register(), census, counters, lease: RefCell::new(lease) }
+        let local = lanes.collector().register();
+        Context { cache, lanes, local, census, counters, lease: RefCell::new(lease) }
     }
 
     pub(crate) fn pin(&self) -> Guard {
@@ -103,6 +97,7 @@ impl Context {
     }
 
     /// Runs `write` with this thread's lane, leasing one first if it has none; without any, with the shared one.
+    #[inline(always)]
     pub(crate) fn with_writer<R>(&self, write: impl FnOnce(&mut Writer<'_>) -> R) -> Result<R, Reentered> {
         let mut lease = self.lease.try_borrow_mut().map_err(|_| Reentered)?;
         if lease.is_none() {

@@ -6,11 +6,11 @@
 
 use std::sync::Arc;
 
-use crossbeam_epoch::Guard;
 use crossbeam_utils::CachePadded;
 
 use crate::{
     epochs::Running,
+    grace::Collector,
     journal::{Appender, WordAddress},
     recycle::{Inbox, Inboxes, Slots},
     ring::{self, Consumer, Producer},
@@ -42,6 +42,7 @@ pub(crate) struct Lanes {
     /// First the lanes of the cores, then the others, then the shared one, then the flusher's inbox.
     lanes: Box<[Lane]>,
     cores: usize,
+    collector: Collector,
     /// The cache is gone; contexts of threads may be cleared away.
     abandoned: AtomicBool,
 }
@@ -53,6 +54,10 @@ impl Inboxes for Lanes {
 
     fn inboxes(&self) -> usize {
         self.lanes.len()
+    }
+
+    fn collector(&self) -> &Collector {
+        &self.collector
     }
 }
 
@@ -75,6 +80,7 @@ impl Lanes {
         let lanes = Arc::new(Lanes {
             lanes: (0..count + 1).map(lane).collect(),
             cores,
+            collector: Collector::new(),
             abandoned: AtomicBool::new(false),
         });
         for (index, ring) in producers.into_iter().enumerate() {
@@ -82,6 +88,11 @@ impl Lanes {
                 Some(Owned { slots: Slots::new(index), ring, appender: Appender::new(false) });
         }
         (lanes, consumers, Slots::new(count))
+    }
+
+    /// Who pins to look at the table, and when that is over.
+    pub(crate) fn collector(&self) -> &Collector {
+        &self.collector
     }
 
     /// How many lanes writers use, the shared one included.
@@ -205,13 +216,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Retires a slot that was just taken out of the table.
-    pub(crate) fn retire(&mut self, id: SlotId, guard: &Guard) {
-        self.owned.slots.retire(self.lanes, id, guard);
+    #[inline]
+    pub(crate) fn retire(&mut self, id: SlotId) {
+        self.owned.slots.retire(&**self.lanes, id);
     }
 
     /// Sends what was retired on its way, however little it is.
-    pub(crate) fn seal(&mut self, guard: &Guard) {
-        self.owned.slots.seal(self.lanes, guard);
+    pub(crate) fn seal(&mut self) {
+        self.owned.slots.seal(&**self.lanes);
     }
 
     /// This lane's end of the journal.

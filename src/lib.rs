@@ -7,6 +7,7 @@ pub mod codec;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 
+mod barrier;
 mod cache;
 mod clock;
 mod context;
@@ -19,6 +20,7 @@ mod fault;
 #[doc(hidden)]
 pub mod faults;
 mod flusher;
+mod grace;
 mod journal;
 mod lane;
 mod letters;

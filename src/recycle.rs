@@ -1,28 +1,37 @@
-//! The way of a slot back into use: retired into a bag, the bag through a grace period into an inbox, and from there,
-//! its content dropped, into the free list of the thread that needs one.
+//! The way of a slot back into use: retired into a bag, the bag with the moment of its sealing into an inbox, and from there, when
+//! that moment is over and its content dropped, into the free list of the thread that needs one.
 //!
-//! One deferred call for each bag instead of one for each slot: crossbeam collects at most eight bags of 64 calls every
-//! 128 pins, so a thread that deferred one call per write would outrun it. Bags are used again, so a thread in its
-//! steady state allocates nothing.
+//! Bags are used again, so a thread in its steady state allocates nothing. What it retires and takes again is so little that it
+//! stays in the processor's cache: a write over an entry that is far away touches one far-away slot, not two.
 
-use std::{ptr, sync::Arc};
-
-use crossbeam_epoch::Guard;
+use std::ptr;
 
 use crate::{
+    grace::{Collector, Moment},
     slab::{OwnedSlot, Slab},
     sync::{AtomicPtr, Ordering},
     table::SlotId,
 };
 
-/// How many slots share a grace period, and how many fresh ones are taken at once.
-pub(crate) const BAG: usize = if cfg!(crossbeam_loom) { 1 } else { 32 };
+/// How many slots share a moment, and how many fresh ones are taken at once.
+const BAG: usize = if cfg!(crossbeam_loom) { 1 } else { 64 };
 
-/// How many slots may be on their way back for each thread, beside those in use.
-pub(crate) const SLACK: usize = 8 * BAG;
+/// How many bags a thread seals before it tries to end an era. Each try costs a system call, so more are better for it; but what
+/// is in the bags is not dropped meanwhile, and may be large.
+const fn pace(needs_drop: bool) -> usize {
+    if needs_drop || cfg!(crossbeam_loom) { 1 } else { 8 }
+}
+
+/// How many slots may be on their way back for each thread, beside those in use: what it seals in three eras and the one that goes
+/// on, what is free, and what is in an open bag.
+pub(crate) const fn slack(needs_drop: bool) -> usize {
+    if cfg!(crossbeam_loom) { 8 } else { (5 * pace(needs_drop) + 8) * BAG }
+}
 
 struct Bag {
     slots: Vec<SlotId>,
+    /// When it was sealed: from then on nobody could find its slots.
+    sealed: Moment,
     /// Whether what the slots held is dropped.
     is_clear: bool,
     next: *mut Bag,
@@ -33,16 +42,17 @@ unsafe impl Send for Bag {}
 
 impl Bag {
     fn new() -> Box<Self> {
-        Box::new(Bag { slots: Vec::with_capacity(BAG), is_clear: false, next: ptr::null_mut() })
+        let slots = Vec::with_capacity(BAG);
+        Box::new(Bag { slots, sealed: Moment::LONG_AGO, is_clear: false, next: ptr::null_mut() })
     }
 }
 
-/// Bags whose slots nobody can reach any more. Anyone may add one; a taker takes all.
-pub(crate) struct Inbox(AtomicPtr<Bag>);
+/// Bags that anyone may add to; a taker takes all.
+struct Chain(AtomicPtr<Bag>);
 
-impl Inbox {
-    pub(crate) fn new() -> Self {
-        Inbox(AtomicPtr::new(ptr::null_mut()))
+impl Chain {
+    const fn new() -> Self {
+        Chain(AtomicPtr::new(ptr::null_mut()))
     }
 
     fn add(&self, bag: Box<Bag>) {
@@ -57,13 +67,6 @@ impl Inbox {
                 Err(now) => head = now,
             }
         }
-    }
-
-    /// Adds one slot that was never published, with whatever it holds.
-    pub(crate) fn give(&self, slot: OwnedSlot) {
-        let mut bag = Bag::new();
-        bag.slots.push(slot.release());
-        self.add(bag);
     }
 
     /// Takes all bags. Nothing else removes any, so a bag cannot come back between a load and a compare-and-swap.
@@ -86,9 +89,54 @@ impl Inbox {
     }
 }
 
-impl Drop for Inbox {
+impl Drop for Chain {
     fn drop(&mut self) {
         self.take().for_each(drop);
+    }
+}
+
+/// How many eras there are bags of in an inbox: those that are not over, and one that is.
+const TURNS: usize = 4;
+
+/// The bags of one lane, on their way back. Anyone may look for slots there.
+pub(crate) struct Inbox {
+    /// Nobody can reach these any more.
+    ready: Chain,
+    /// By the moment of their sealing: each chain has its turn when an era ends.
+    sealed: [Chain; TURNS],
+}
+
+impl Inbox {
+    pub(crate) fn new() -> Self {
+        Inbox { ready: Chain::new(), sealed: [const { Chain::new() }; TURNS] }
+    }
+
+    /// Adds one slot that was never published, with whatever it holds.
+    pub(crate) fn give(&self, slot: OwnedSlot) {
+        let mut bag = Bag::new();
+        bag.slots.push(slot.release());
+        self.ready.add(bag);
+    }
+
+    fn seal(&self, bag: Box<Bag>) {
+        self.sealed[bag.sealed.turn(TURNS)].add(bag);
+    }
+
+    /// Takes the bags whose moment is over.
+    ///
+    /// Those of an era that was over before the last one stay until the turn comes round to their chain. That is soon enough: who finds
+    /// nothing ends another era.
+    fn take<'a>(&'a self, collector: &Collector) -> impl Iterator<Item = Box<Bag>> + use<'a> {
+        let over = collector.over();
+        let aged = self.sealed[over.turn(TURNS)].take().filter_map(move |bag| {
+            if bag.sealed <= over || cfg!(mutant = "no_grace_period") {
+                return Some(bag);
+            }
+            // Sealed by somebody who has seen a newer era than we.
+            self.seal(bag);
+            None
+        });
+        self.ready.take().chain(aged)
     }
 }
 
@@ -99,6 +147,9 @@ pub(crate) trait Inboxes: Send + Sync + 'static {
 
     /// How many inboxes there are.
     fn inboxes(&self) -> usize;
+
+    /// Who knows when a moment is over.
+    fn collector(&self) -> &Collector;
 }
 
 /// The slots that one thread holds: free ones, and retired ones that wait for their bag to be full.
@@ -107,6 +158,8 @@ pub(crate) struct Slots {
     index: usize,
     free: Vec<SlotId>,
     bag: Box<Bag>,
+    /// How many bags it has sealed since it last ended an era, or tried to.
+    unaged: usize,
     /// Boxed, because a box goes into an inbox without being copied or allocated again.
     #[expect(clippy::vec_box)]
     empty_bags: Vec<Box<Bag>>,
@@ -114,7 +167,8 @@ pub(crate) struct Slots {
 
 impl Slots {
     pub(crate) fn new(index: usize) -> Self {
-        Slots { index, free: Vec::with_capacity(2 * BAG), bag: Bag::new(), empty_bags: Vec::new() }
+        let free = Vec::with_capacity(4 * BAG);
+        Slots { index, free, bag: Bag::new(), unaged: 0, empty_bags: Vec::new() }
     }
 
     /// An empty slot: one of this thread's own, or one that was never used, or one from another thread's inbox.
@@ -122,13 +176,17 @@ impl Slots {
     /// Runs the destructors of retired values. `None`: all slots are in use or in their grace period.
     pub(crate) fn take<K, V>(&mut self, inboxes: &impl Inboxes, slab: &Slab<K, V>) -> Option<OwnedSlot> {
         if self.free.is_empty() {
+            if self.unaged >= pace(Slab::<K, V>::NEEDS_DROP) {
+                self.unaged = 0;
+                inboxes.collector().advance();
+            }
             self.reclaim(inboxes, self.index, slab);
         }
         if self.free.is_empty() {
             slab.take_fresh(BAG, |slot| self.free.push(slot.release()));
         }
         if self.free.is_empty() {
-            (0..inboxes.inboxes()).for_each(|index| self.reclaim(inboxes, index, slab));
+            self.gather(inboxes, slab);
         }
         // SAFETY: what is in the free list was put there by `reclaim` or `take_fresh`, and is nowhere else.
         self.free.pop().map(|id| unsafe { OwnedSlot::assume(id) })
@@ -140,15 +198,25 @@ impl Slots {
         slab.take_fresh(slots, |slot| self.free.push(slot.release()));
     }
 
+    /// Fills the free list from wherever there are slots, and lets eras go by as far as readers allow it.
+    fn gather<K, V>(&mut self, inboxes: &impl Inboxes, slab: &Slab<K, V>) {
+        for _ in 0..TURNS {
+            (0..inboxes.inboxes()).for_each(|index| self.reclaim(inboxes, index, slab));
+            if !self.free.is_empty() || !inboxes.collector().advance() {
+                return;
+            }
+        }
+    }
+
     /// Fills the free list from an inbox. What this thread does not need goes back into its own, where others may take it:
     /// as one large bag, so that a backlog is walked through only once.
     fn reclaim<K, V>(&mut self, inboxes: &impl Inboxes, index: usize, slab: &Slab<K, V>) {
         let mut surplus: Option<Box<Bag>> = None;
-        for mut bag in inboxes.inbox(index).take() {
+        for mut bag in inboxes.inbox(index).take(inboxes.collector()) {
             if !bag.is_clear {
                 for id in &bag.slots {
-                    // SAFETY: the bag was put into the inbox after the grace period of all its slots, which were out of the
-                    // table when they were retired; and we took it out.
+                    // SAFETY: the slots were out of the table when the bag was sealed, and that moment is over (or they were never in
+                    // it); and we took the bag out.
                     let mut slot = unsafe { OwnedSlot::assume(*id) };
                     slab.clear(&mut slot);
                     let _ = slot.release();
@@ -167,7 +235,7 @@ impl Slots {
             }
         }
         if let Some(bag) = surplus {
-            inboxes.inbox(self.index).add(bag);
+            inboxes.inbox(self.index).ready.add(bag);
         }
     }
 
@@ -189,25 +257,22 @@ impl Slots {
     }
 
     /// Retires a slot that this thread has just taken out of the table.
-    pub(crate) fn retire(&mut self, inboxes: &Arc<impl Inboxes>, id: SlotId, guard: &Guard) {
+    #[inline]
+    pub(crate) fn retire(&mut self, inboxes: &impl Inboxes, id: SlotId) {
         self.bag.slots.push(id);
         if self.bag.slots.len() >= BAG {
-            self.seal(inboxes, guard);
+            self.seal(inboxes);
         }
     }
 
     /// Sends the bag on its way, full or not.
-    pub(crate) fn seal(&mut self, inboxes: &Arc<impl Inboxes>, guard: &Guard) {
+    pub(crate) fn seal(&mut self, inboxes: &impl Inboxes) {
         if self.bag.slots.is_empty() {
             return;
         }
-        let bag = std::mem::replace(&mut self.bag, self.empty_bags.pop().unwrap_or_else(Bag::new));
-        let (inboxes, index) = (Arc::clone(inboxes), self.index);
-        if cfg!(mutant = "no_grace_period") {
-            return inboxes.inbox(index).add(bag);
-        }
-        guard.defer(move || inboxes.inbox(index).add(bag));
-        // Without it the bag would wait in this thread's local garbage for 63 others.
-        guard.flush();
+        let mut bag = std::mem::replace(&mut self.bag, self.empty_bags.pop().unwrap_or_else(Bag::new));
+        bag.sealed = inboxes.collector().now();
+        inboxes.inbox(self.index).seal(bag);
+        self.unaged += 1;
     }
 }

@@ -12,9 +12,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use crossbeam_epoch::Guard;
-
 use crate::{
+    grace::Guard,
     memory::{Zeroable, ZeroedArray},
     sync::{AtomicU64, AtomicUsize, Ordering, UnsafeCell},
     table::SlotId,
@@ -110,7 +109,7 @@ unsafe impl<K: Send + Sync, V: Send + Sync> Send for Slab<K, V> {}
 
 impl<K, V> Slab<K, V> {
     /// Whether anything happens when a key or a value is dropped.
-    const NEEDS_DROP: bool = std::mem::needs_drop::<K>() || std::mem::needs_drop::<V>();
+    pub(crate) const NEEDS_DROP: bool = std::mem::needs_drop::<K>() || std::mem::needs_drop::<V>();
 
     pub(crate) fn new(slots: usize) -> io::Result<Self> {
         Ok(Slab { slots: ZeroedArray::new(slots)?, fresh: AtomicUsize::new(0), _owns: PhantomData })

@@ -7,6 +7,7 @@ mod commit;
 mod dirty_map;
 mod epochs;
 mod fifo;
+mod grace;
 mod journal;
 mod load;
 mod recycle;
@@ -20,8 +21,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use crossbeam_epoch::Guard;
 use loom::thread::{self, JoinHandle};
+
+use crate::grace::Guard;
 
 /// Explores a model, and prints in how many executions. `preemptions` bounds how often a thread may be interrupted where
 /// it could go on (`None`: the exploration is exhaustive); the variable `LOOM_MAX_PREEMPTIONS` has the last word.
@@ -45,9 +47,7 @@ fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static)
 
 /// A guard that pins nothing, for models in which no slot is used twice: it keeps the steps of reclamation out of them.
 fn unpinned() -> &'static Guard {
-    // SAFETY: what is deferred through it runs at once, and in these models that is the return of slots which nobody
-    // takes again.
-    unsafe { crossbeam_epoch::unprotected() }
+    Guard::of_nothing()
 }
 
 fn spawn<T: 'static>(body: impl FnOnce() -> T + 'static) -> JoinHandle<T> {

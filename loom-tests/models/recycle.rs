@@ -5,16 +5,15 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use crossbeam_epoch::Collector;
-
 use super::{canary::Canary, explore, join, spawn, unpinned};
 use crate::{
+    grace::Collector,
     recycle::{Inbox, Inboxes, Slots},
     slab::{OwnedSlot, Slab},
     table::{Kind, Probe, SlotId, Table, Word},
 };
 
-struct OneInbox(Inbox);
+struct OneInbox(Inbox, Collector);
 
 impl Inboxes for OneInbox {
     fn inbox(&self, _: usize) -> &Inbox {
@@ -24,13 +23,16 @@ impl Inboxes for OneInbox {
     fn inboxes(&self) -> usize {
         1
     }
+
+    fn collector(&self) -> &Collector {
+        &self.1
+    }
 }
 
 struct Shared {
     table: Table,
     slab: Slab<u32, Canary>,
     inboxes: Arc<OneInbox>,
-    collector: Collector,
 }
 
 fn fill(slab: &Slab<u32, Canary>, mut slot: OwnedSlot, number: u32) -> SlotId {
@@ -51,11 +53,10 @@ fn recycle_waits_for_readers() {
         let shared = Arc::new(Shared {
             table: Table::new(1).expect("a small table"),
             slab: Slab::new(2).expect("a small slab"),
-            inboxes: Arc::new(OneInbox(Inbox::new())),
-            collector: Collector::new(),
+            inboxes: Arc::new(OneInbox(Inbox::new(), Collector::new())),
         });
         let mut slots = Slots::new(0);
-        let writer = shared.collector.register();
+        let writer = shared.inboxes.1.register();
         let (at, mut word) = {
             let guard = writer.pin();
             let slot = slots.take(&*shared.inboxes, &shared.slab).expect("a fresh slot");
@@ -69,7 +70,7 @@ fn recycle_waits_for_readers() {
         let reader = spawn({
             let shared = Arc::clone(&shared);
             move || {
-                let local = shared.collector.register();
+                let local = shared.inboxes.1.register();
                 let guard = local.pin();
                 let slot = shared.table.word(at, &guard).slot();
                 // SAFETY: the slot comes from a decided word that was read under `guard`.
@@ -87,11 +88,9 @@ fn recycle_waits_for_readers() {
             let guard = writer.pin();
             let new = word.succeeded_by(Kind::Value, fill(&shared.slab, slot, number), false);
             assert!(shared.table.replace(at, word, new, &guard).is_ok());
-            slots.retire(&shared.inboxes, word.slot(), &guard);
+            slots.retire(&*shared.inboxes, word.slot());
             word = new;
             drop(guard);
-            // A few pins more, so that the grace period can end.
-            (0..3).for_each(|_| writer.pin().flush());
         }
         join(reader);
     });
@@ -134,14 +133,14 @@ fn slot_is_published_with_its_word() {
 fn recycle_hands_slots_over() {
     explore(None, || {
         let slab = Arc::new(Slab::<u32, Canary>::new(1).expect("a small slab"));
-        let inboxes = Arc::new(OneInbox(Inbox::new()));
+        let inboxes = Arc::new(OneInbox(Inbox::new(), Collector::new()));
         let retiring = spawn({
             let (slab, inboxes) = (Arc::clone(&slab), Arc::clone(&inboxes));
             move || {
                 let mut slots = Slots::new(0);
                 if let Some(slot) = slots.take(&*inboxes, &slab) {
                     // No grace period: nobody else has seen the slot.
-                    slots.retire(&inboxes, fill(&slab, slot, 1), unpinned());
+                    slots.retire(&*inboxes, fill(&slab, slot, 1));
                 }
             }
         });

@@ -16,6 +16,7 @@ use crate::{
     backend::{Backend, BackendError},
     context::{self, CacheId, Census, Context, Reentered},
     flusher::{Desk, Ended, Reply, Request},
+    grace::Guard,
     journal::Journal,
     lane::Lease,
     store::{Budget, Invalidation, Seen, Store},
@@ -109,13 +110,7 @@ where
     S: BuildHasher + Send + Sync + 'static,
 {
     fn context(&self, lease: Option<Lease>) -> Context {
-        Context::new(
-            self.id,
-            Arc::clone(&self.store.lanes),
-            &self.store.collector,
-            Arc::clone(&self.census),
-            lease,
-        )
+        Context::new(self.id, Arc::clone(&self.store.lanes), Arc::clone(&self.census), lease)
     }
 
     pub(super) fn current_context(&self) -> Rc<Context> {
@@ -179,6 +174,7 @@ where
     }
 
     /// Answers a read from the table, if that is possible: the outer `Option` says whether it is.
+    #[inline]
     pub(super) fn hit<Q, R>(
         &self,
         cx: &Context,
@@ -192,7 +188,29 @@ where
     {
         self.check_open()?;
         let guard = cx.pin();
-        Ok(match self.store.look(hash, key, &guard) {
+        if let Some((at, value)) = self.store.glance(hash, key, &guard) {
+            cx.counters.hits.add(1);
+            self.store.table.touch(at);
+            return Ok(Some(Some(look(value))));
+        }
+        self.hit_elsewhere(cx, hash, key, &guard, look)
+    }
+
+    /// The same, where a glance was not enough.
+    #[cold]
+    fn hit_elsewhere<Q, R>(
+        &self,
+        cx: &Context,
+        hash: u64,
+        key: &Q,
+        guard: &Guard,
+        look: impl FnOnce(&V) -> R,
+    ) -> Result<Option<Option<R>>, Error>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        Ok(match self.store.look(hash, key, guard) {
             Seen::Value { at, value, .. } => {
                 cx.counters.hits.add(1);
                 self.store.table.touch(at);

@@ -225,7 +225,7 @@ where
     let mut buried = 0;
     let mut shared = store.lanes.shared();
     if let Some(mut writer) = shared.writer() {
-        let local = store.collector.register();
+        let local = store.lanes.collector().register();
         let mut entries = Vec::with_capacity(AHEAD);
         for records in scan.live.records().chunks(AHEAD) {
             for record in records {

@@ -16,7 +16,7 @@ use crate::{
     context::Context,
     flusher::{Ended, Reply, Request},
     journal::Unprepared,
-    store::{Credit, Draft, Expect, Published, Refused, Seen},
+    store::{Credit, Draft, Expect, Overdraft, Published, Refused, Seen},
     table::Position,
 };
 
@@ -32,6 +32,8 @@ enum Stage<'s, K, V, S> {
 struct Written {
     at: Position,
     version: u64,
+    /// More is dirty than before.
+    grew: bool,
     /// It went over a dirty limit, so it has to be in the backend before it returns.
     went_through: bool,
 }
@@ -39,19 +41,27 @@ struct Written {
 /// A write that was made; or the write itself, because what it expected was not there.
 type Outcome<'s, K, V, S> = Result<Written, Stage<'s, K, V, S>>;
 
-/// What one attempt came to.
-enum Attempt<'s, K, V, S> {
-    Written(Published<'s>),
-    Changed(Stage<'s, K, V, S>),
-    NoRoom(Stage<'s, K, V, S>),
-    TooDirty(Draft<'s, K, V, S>),
-    NoSlot(Stage<'s, K, V, S>),
-    NoJournalSpace(Stage<'s, K, V, S>),
+/// What one attempt came to. Small, and nothing in it needs to be dropped: it is on the way of every write, and what is returned
+/// through memory, in pieces of other sizes than it is read in, costs more than the write. Whatever else there is, is left beside
+/// it, in [`Left`].
+#[derive(Clone, Copy)]
+enum Attempt {
+    Written(Written),
     /// Nothing is lacking: to be tried again at once.
-    Again(Stage<'s, K, V, S>),
-    /// It can never be in the journal.
-    NoRecord(Error),
-    Closed,
+    Again,
+    Changed,
+    Lacks(Lack),
+    /// It can never be made; the error is left.
+    Never,
+}
+
+/// What an attempt leaves beside its outcome.
+struct Left<'e, K, V, S> {
+    /// The write, unless it was made, or can never be.
+    stage: Option<Stage<'e, K, V, S>>,
+    /// The right by which it went over a dirty limit.
+    overdraft: Option<Overdraft<'e>>,
+    error: Option<Error>,
 }
 
 impl<K, V, S> Engine<K, V, S>
@@ -87,7 +97,7 @@ where
 
     /// Asks for what was promised beyond what the write has done.
     fn request_ack(&self, written: Written, hash: u64, terms: &Terms) -> Result<Ticket, Error> {
-        let Written { at, version, went_through } = written;
+        let Written { at, version, went_through, .. } = written;
         let ack = if went_through { Ack::Backend } else { terms.ack };
         let on = match (ack, self.journal()) {
             (Ack::Synced, Some(journal)) => {
@@ -134,7 +144,9 @@ where
         options: &WriteOptions,
     ) -> Result<Version, Error> {
         let terms = self.terms(cx, options)?;
-        let (hash, weight) = (self.store.hash(&key), self.weigh(&key, &value)?);
+        let hash = self.store.hash(&key);
+        self.store.table.prefetch(hash);
+        let weight = self.weigh(&key, &value)?;
         let written = self.write(cx, hash, Stage::Parts(key, Some(value), weight), &terms)?;
         cx.counters.puts.add(1);
         self.acknowledge(written, hash, &terms)
@@ -190,6 +202,7 @@ where
     }
 
     /// A blind write: goes over whatever is there.
+    #[inline]
     fn write<'e>(
         &'e self,
         cx: &Context,
@@ -209,101 +222,134 @@ where
     }
 
     /// Writes over what is expected, and waits for what it takes. The inner `Err`: it is not there.
+    #[inline(always)]
     fn write_over<'e>(
         &'e self,
         cx: &Context,
         hash: u64,
-        mut stage: Stage<'e, K, V, S>,
+        stage: Stage<'e, K, V, S>,
+        expect: Expect,
+        terms: &Terms,
+        patience: &mut Patience<'e>,
+    ) -> Result<Outcome<'e, K, V, S>, Error> {
+        let mut left = Left { stage: None, overdraft: None, error: None };
+        match self.attempt(cx, hash, stage, expect, &mut left) {
+            Attempt::Written(written) if !written.grew && !written.went_through => Ok(Ok(written)),
+            attempt => self.insist(cx, hash, attempt, left, expect, terms, patience),
+        }
+    }
+
+    /// Goes on after a first attempt, until the write is made or nothing helps.
+    #[cold]
+    #[expect(clippy::too_many_arguments)]
+    fn insist<'e>(
+        &'e self,
+        cx: &Context,
+        hash: u64,
+        mut attempt: Attempt,
+        mut left: Left<'e, K, V, S>,
         expect: Expect,
         terms: &Terms,
         patience: &mut Patience<'e>,
     ) -> Result<Outcome<'e, K, V, S>, Error> {
         loop {
-            let lack;
-            (stage, lack) = match self.attempt(cx, hash, stage, expect)? {
-                Attempt::Written(Published { at, version, grew, overdraft }) => {
-                    let went_through = overdraft.is_some();
-                    if let Some(overdraft) = overdraft {
+            let lack = match attempt {
+                Attempt::Written(written) => {
+                    if let Some(overdraft) = left.overdraft {
                         overdraft.spend();
-                    } else if grew {
+                    } else if written.grew {
                         self.slow_down(cx, terms);
                     }
-                    return Ok(Ok(Written { at, version, went_through }));
+                    return Ok(Ok(written));
                 }
-                Attempt::Changed(stage) => return Ok(Err(stage)),
-                Attempt::Closed => return Err(Error::Closed),
-                Attempt::NoRoom(stage) => (stage, Lack::Room),
-                Attempt::TooDirty(mut draft) => {
-                    let goes_through = terms.on_full == OnFull::WriteThrough && !cx.is_pinned();
-                    if goes_through && let Some(budget) = &self.store.budget {
-                        draft.overdraft = budget.overdraw(self.census.living());
-                    }
-                    let is_granted = draft.overdraft.is_some();
-                    let drafted = Stage::Drafted(draft);
-                    if is_granted {
-                        stage = drafted;
-                        continue;
-                    }
-                    (drafted, Lack::Budget)
-                }
-                Attempt::NoSlot(stage) => (stage, Lack::Slot),
-                Attempt::NoJournalSpace(stage) => (stage, Lack::Journal),
-                Attempt::Again(again) => {
-                    stage = again;
-                    continue;
-                }
-                Attempt::NoRecord(error) => return Err(error),
+                Attempt::Again => None,
+                Attempt::Changed | Attempt::Never => None,
+                Attempt::Lacks(lack) => Some(lack),
             };
-            self.wait(cx, lack, terms, patience)?;
+            let Some(mut stage) = left.stage.take() else {
+                return Err(left.error.unwrap_or(Error::Closed));
+            };
+            if let Attempt::Changed = attempt {
+                return Ok(Err(stage));
+            }
+            let mut is_granted = false;
+            if let (Some(Lack::Budget), Stage::Drafted(draft)) = (lack, &mut stage)
+                && terms.on_full == OnFull::WriteThrough
+                && !cx.is_pinned()
+                && let Some(budget) = &self.store.budget
+            {
+                draft.overdraft = budget.overdraw(self.census.living());
+                is_granted = draft.overdraft.is_some();
+            }
+            if let Some(lack) = lack
+                && !is_granted
+            {
+                self.wait(cx, lack, terms, patience)?;
+            }
+            attempt = self.attempt(cx, hash, stage, expect, &mut left);
         }
     }
 
     /// One attempt to write, under one pin.
+    #[inline(always)]
     fn attempt<'e>(
         &'e self,
         cx: &Context,
         hash: u64,
         stage: Stage<'e, K, V, S>,
         expect: Expect,
-    ) -> Result<Attempt<'e, K, V, S>, Error> {
-        self.check_open()?;
+        left: &mut Left<'e, K, V, S>,
+    ) -> Attempt {
+        if let Err(error) = self.check_open() {
+            left.error = Some(error);
+            return Attempt::Never;
+        }
         let attempt = cx.with_writer(|writer| {
             let mut draft = match stage {
                 Stage::Drafted(draft) => draft,
                 Stage::Parts(key, value, weight) => match self.store.draft(writer, key, value, weight) {
                     Ok(draft) => draft,
                     Err((key, value)) => {
-                        // Lets retired slots of this thread age, in case it is the only one.
-                        let guard = cx.pin();
-                        writer.seal(&guard);
-                        guard.flush();
-                        return Attempt::NoSlot(Stage::Parts(key, value, weight));
+                        // So that others find them, and we, when their moment is over.
+                        writer.seal();
+                        left.stage = Some(Stage::Parts(key, value, weight));
+                        return Attempt::Lacks(Lack::Slot);
                     }
                 },
             };
             // Before the pin: it may wait for the disk, and runs the codec.
-            match self.store.prepare(writer, &mut draft) {
-                Ok(()) => {}
-                Err(Unprepared::Full) => return Attempt::NoJournalSpace(Stage::Drafted(draft)),
-                Err(Unprepared::TooLarge { bytes, limit }) => {
-                    return Attempt::NoRecord(Error::RecordTooLarge { bytes, limit });
-                }
-                Err(Unprepared::Codec(error)) => return Attempt::NoRecord(Error::Codec(error)),
+            if let Err(unprepared) = self.store.prepare(writer, &mut draft) {
+                left.error = Some(match unprepared {
+                    Unprepared::Full => {
+                        left.stage = Some(Stage::Drafted(draft));
+                        return Attempt::Lacks(Lack::Journal);
+                    }
+                    Unprepared::TooLarge { bytes, limit } => Error::RecordTooLarge { bytes, limit },
+                    Unprepared::Codec(error) => Error::Codec(error),
+                });
+                return Attempt::Never;
             }
             let guard = cx.pin();
             let mut credit: Option<Credit<'_>> = None;
             loop {
-                let (refused, why) =
-                    match self.store.publish(writer, draft, hash, expect, &mut credit, &guard) {
-                        Ok(published) => return Attempt::Written(published),
-                        Err(refused) => refused,
-                    };
-                draft = refused;
+                let why = match self.store.publish(writer, draft, hash, expect, &mut credit, &guard) {
+                    Ok(Published { at, version, grew, overdraft }) => {
+                        let went_through = overdraft.is_some();
+                        if went_through {
+                            left.overdraft = overdraft;
+                        }
+                        return Attempt::Written(Written { at, version, grew, went_through });
+                    }
+                    Err((refused, why)) => {
+                        draft = refused;
+                        why
+                    }
+                };
                 let made_room = match why {
-                    Refused::Changed => return Attempt::Changed(Stage::Drafted(draft)),
-                    Refused::Closed => return Attempt::Closed,
-                    Refused::Unsound => return Attempt::Again(Stage::Drafted(draft)),
-                    Refused::TooDirty => return Attempt::TooDirty(draft),
+                    Refused::Closed => {
+                        left.error = Some(Error::Closed);
+                        return Attempt::Never;
+                    }
                     Refused::TooMuch(weight) => self.store.make_weight(writer, weight, &guard),
                     // With a place in hand, it is the key's range that has none.
                     Refused::NoRoom if credit.is_some() => self.store.clear_range(writer, hash, &guard),
@@ -311,13 +357,23 @@ where
                         credit = self.store.credit_by_force(writer, &guard);
                         credit.is_some()
                     }
+                    Refused::Changed | Refused::Unsound | Refused::TooDirty => false,
                 };
                 if !made_room {
-                    return Attempt::NoRoom(Stage::Drafted(draft));
+                    left.stage = Some(Stage::Drafted(draft));
+                    return match why {
+                        Refused::Changed => Attempt::Changed,
+                        Refused::Unsound => Attempt::Again,
+                        Refused::TooDirty => Attempt::Lacks(Lack::Budget),
+                        Refused::NoRoom | Refused::TooMuch(_) | Refused::Closed => Attempt::Lacks(Lack::Room),
+                    };
                 }
             }
-        })?;
-        Ok(attempt)
+        });
+        attempt.unwrap_or_else(|reentered| {
+            left.error = Some(reentered.into());
+            Attempt::Never
+        })
     }
 }
 

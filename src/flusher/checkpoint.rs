@@ -11,15 +11,13 @@ use std::{
 };
 
 use super::Flusher;
-use crossbeam_epoch::Guard;
-
 use crate::{
     epochs::{self, Checkpoint},
     fault,
+    grace::Moment,
     journal::{Journal, SyncNumber, Unprepared},
-    signal::Event,
     store::Copied,
-    sync::{AtomicBool, Ordering},
+    sync::Ordering,
 };
 
 /// Checkpoints are at least this far apart, so that 2^40 epochs last for 34 years.
@@ -60,35 +58,8 @@ pub(super) struct Dead {
 enum Stage {
     /// Until the retired epoch is on stable storage.
     Syncing(SyncNumber),
-    /// Until nobody is pinned who saw a record's flag off: he may still make it LIVE. Set when they are given back.
-    Aging(Arc<AtomicBool>),
-}
-
-impl Dead {
-    /// Gives the segments back after a grace period.
-    fn let_go(&mut self, journal: &Arc<Journal>, room: &Arc<Event>, guard: &Guard) -> Stage {
-        let segments = std::mem::take(&mut self.segments);
-        let given = Arc::new(AtomicBool::new(false));
-        // Weak: what is deferred may outlive the cache, and must not keep its journal locked.
-        let (journal, room) = (Arc::downgrade(journal), Arc::downgrade(room));
-        let note = Arc::clone(&given);
-        let give = move || {
-            if let Some(journal) = journal.upgrade() {
-                journal.space().give(&segments);
-                fault::point("checkpoint: segments returned");
-            }
-            note.store(true, Ordering::Relaxed);
-            if let Some(room) = room.upgrade() {
-                room.notify();
-            }
-        };
-        if fault::broken("grace-period") {
-            give();
-        } else {
-            guard.defer(give);
-        }
-        Stage::Aging(given)
-    }
+    /// Until nobody is pinned who saw a record's flag off: he may still make it LIVE.
+    Aging(Moment),
 }
 
 impl<K, V, S> Flusher<K, V, S>
@@ -279,24 +250,29 @@ where
     /// Gives back segments that nobody needs and nobody can reach.
     fn free_dead(&mut self) {
         let Some(journal) = self.journal().filter(|_| !self.dead.is_empty()) else { return };
-        let guard = self.local.pin();
-        let room = &self.store.room;
-        self.dead.retain_mut(|dead| match &mut dead.stage {
-            Stage::Syncing(number) => {
+        let (collector, room) = (self.store.lanes.collector(), &self.store.room);
+        self.dead.retain_mut(|dead| {
+            if let Stage::Syncing(number) = &mut dead.stage {
                 match journal.commits.outcome(*number) {
-                    Some(Ok(())) => dead.stage = dead.let_go(&journal, room, &guard),
+                    Some(Ok(())) => dead.stage = Stage::Aging(collector.now()),
                     // The one that heals it covers the retired epoch, too: `heal` stores that once more.
                     Some(Err(_)) => *number = journal.commits.request(),
                     None if journal.is_low() => journal.commits.ask_for(*number),
                     None => {}
                 }
-                true
             }
-            // Relaxed: a note to ourselves; the pool has a lock.
-            Stage::Aging(given) => !given.load(Ordering::Relaxed),
+            let Stage::Aging(since) = dead.stage else { return true };
+            // Nobody else may need an era to end.
+            while !collector.is_over(since) && !fault::broken("grace-period") {
+                if !collector.advance() {
+                    return true;
+                }
+            }
+            journal.space().give(&dead.segments);
+            fault::point("checkpoint: segments returned");
+            room.notify();
+            false
         });
-        // Nobody else may be pinning, so the collector's epochs pass by our pins.
-        guard.flush();
     }
 
     /// After a failed sync: everything that is dirty is written once more, into other segments.
@@ -352,7 +328,7 @@ where
             }
             self.graves.pop_front();
         }
-        self.slots.seal(&self.store.lanes, &guard);
+        self.slots.seal(&*self.store.lanes);
         drop(guard);
         self.checkpoint_replies.drain(..).for_each(|reply| reply.answer(Ok(())));
         self.store.room.notify();

@@ -30,13 +30,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_epoch::LocalHandle;
-
 use crate::{
     backend::BackendError,
     clock::Clock,
     epochs::Checkpoint,
     events::{FlushTrigger as Trigger, Mailbox},
+    grace::Local,
     journal::Appender,
     letters::Letters,
     recycle::Slots,
@@ -119,7 +118,7 @@ pub(crate) struct Flusher<K, V, S> {
     settings: Settings,
     rings: Vec<Consumer>,
     slots: Slots,
-    local: LocalHandle,
+    local: Local,
     pending: Pending,
     backoff: Backoff,
     breaker: Breaker,
@@ -180,7 +179,7 @@ where
         let seed = std::collections::hash_map::RandomState::new().hash_one(0);
         let backoff = Backoff::new(settings.first_retry, settings.retry_cap, seed);
         Flusher {
-            local: store.collector.register(),
+            local: store.lanes.collector().register(),
             pending: Pending::new(),
             backoff,
             breaker: Breaker::new(backoff),

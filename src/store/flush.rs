@@ -2,11 +2,10 @@
 
 use std::hash::{BuildHasher, Hash};
 
-use crossbeam_epoch::Guard;
-
 use super::{Store, budget::Charge};
 use crate::{
     epochs,
+    grace::Guard,
     journal::{Appender, Unprepared},
     lane::Lanes,
     recycle::Slots,
@@ -171,7 +170,7 @@ where
             match self.table.vacate(at, word, word.is_listed(), guard) {
                 Ok(()) => {
                     self.remove_weight(word.slot());
-                    slots.retire(&self.lanes, word.slot(), guard);
+                    slots.retire(&*self.lanes, word.slot());
                     drop(self.emptied());
                     return true;
                 }

@@ -5,12 +5,11 @@ use std::{
     sync::Arc,
 };
 
-use crossbeam_epoch::Guard;
-
 use super::{Draft, JournalParts, Store};
 use crate::{
     codec::{Codec, CodecError},
     epochs::{self, Window},
+    grace::Guard,
     journal::{Appender, Journal, Kind, Unprepared, format::state},
     lane::Writer,
     sync::Ordering,

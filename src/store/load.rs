@@ -2,11 +2,10 @@
 
 use std::hash::{BuildHasher, Hash};
 
-use crossbeam_epoch::Guard;
-
 use super::{Credit, Seen, SpareSlot, Store};
 use crate::{
     epochs,
+    grace::Guard,
     lane::Writer,
     slab::OwnedSlot,
     table::{Kind, Position, Probe, SlotId, Table, Word},
@@ -93,7 +92,7 @@ where
         } else {
             Fulfilled::Overtaken
         };
-        writer.retire(slot.release(), guard);
+        writer.retire(slot.release());
         fulfilled
     }
 

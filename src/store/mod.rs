@@ -18,17 +18,17 @@ use std::{
     sync::Arc,
 };
 
-use crossbeam_epoch::{Collector, Guard};
 use crossbeam_utils::CachePadded;
 
 use crate::{
     dirty_map::DirtyMap,
     epochs::Epochs,
+    grace::Guard,
     journal::Journal,
     lane::Lanes,
     memory::ZeroedArray,
     policy::Policy,
-    recycle::SLACK,
+    recycle,
     signal::{Event, Signal},
     slab::Slab,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -84,7 +84,6 @@ pub(crate) struct Store<K, V, S> {
     pub(crate) dirty_map: DirtyMap,
     pub(crate) epochs: Epochs,
     pub(crate) lanes: Arc<Lanes>,
-    pub(crate) collector: Collector,
     hasher: S,
     weights: Option<Weights<K, V>>,
     /// How much may be dirty, if there is a limit on it.
@@ -151,7 +150,6 @@ where
             table,
             epochs,
             lanes,
-            collector: Collector::new(),
             hasher,
             weights,
             budget: Budget::new(limits),
@@ -171,7 +169,7 @@ where
 
     /// One slot for each entry, and for each lane those on their way back.
     fn slots(capacity: usize, lanes: &Lanes) -> usize {
-        capacity + (lanes.writers() + 1) * SLACK
+        capacity + (lanes.writers() + 1) * recycle::slack(Slab::<K, V>::NEEDS_DROP)
     }
 
     /// How much memory the table and the slots of such a store take, in bytes.
@@ -210,6 +208,29 @@ where
             Some((at, word)) => self.see(at, word, guard),
             None => Seen::Absent,
         }
+    }
+
+    /// The value of a key, if it is there to be read and nothing else has to be done: [`look`](Store::look) for nearly every hit.
+    #[inline(always)]
+    pub(crate) fn glance<'g, Q>(
+        &'g self,
+        hash: u64,
+        key: &'g Q,
+        guard: &'g Guard,
+    ) -> Option<(Position, &'g V)>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let (at, word) = self.table.find_at_home(hash, guard, self.holds(key, guard))?;
+        // Both are looked at in any case: half of all entries may be dirty, but hardly one of those is not announced, so this is one
+        // branch, and can be predicted.
+        let is_settled = !word.is_dirty() | self.slab.is_announced(word.slot(), guard);
+        if !is_settled | (word.kind() != Kind::Value) {
+            return None;
+        }
+        // SAFETY: the word was read with Acquire under `guard` and is decided.
+        unsafe { self.slab.value(word.slot(), guard) }.map(|value| (at, value))
     }
 
     fn see<'g>(&'g self, at: Position, word: Word, guard: &'g Guard) -> Seen<'g, V> {

@@ -2,10 +2,9 @@
 
 use std::hash::{BuildHasher, Hash};
 
-use crossbeam_epoch::Guard;
-
 use super::{Store, budget::Charge};
 use crate::{
+    grace::Guard,
     lane::Writer,
     table::{Probe, Table, Word},
 };

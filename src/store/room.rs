@@ -2,10 +2,9 @@
 
 use std::hash::{BuildHasher, Hash};
 
-use crossbeam_epoch::Guard;
-
 use super::Store;
 use crate::{
+    grace::Guard,
     lane::Writer,
     policy::{MOVES, PROMOTE, Queue},
     sync::{AtomicUsize, Ordering},
@@ -233,7 +232,7 @@ where
         debug_assert!(word.is_entry() && !word.is_dirty());
         self.table.vacate(at, word, listed, guard).ok()?;
         self.remove_weight(word.slot());
-        writer.retire(word.slot(), guard);
+        writer.retire(word.slot());
         Some(self.emptied())
     }
 

@@ -5,8 +5,6 @@ use std::{
     sync::atomic::Ordering,
 };
 
-use crossbeam_epoch::Guard;
-
 use super::{
     Budget, Credit, Overdraft, SpareSlot, Store,
     budget::{Charge, Permit},
@@ -14,6 +12,7 @@ use super::{
 use crate::{
     epochs::{self, Window},
     fault,
+    grace::Guard,
     lane::Writer,
     table::{Kind, Position, Probe, SlotId, Table, Vacancy, Word},
 };
@@ -113,6 +112,7 @@ where
     S: BuildHasher,
 {
     /// A draft of an entry. `Err` gives key and value back: no slot is free.
+    #[inline(always)]
     pub(crate) fn draft(
         &self,
         writer: &mut Writer<'_>,
@@ -173,6 +173,7 @@ where
     /// Publishes a draft as the newest, dirty version of its key: the write happens at one compare-and-swap in here.
     ///
     /// The draft stays with the caller if it is refused. A `credit` is used up if the key needs a new place.
+    #[inline(always)]
     pub(crate) fn publish<'s>(
         &'s self,
         writer: &mut Writer<'_>,
@@ -250,7 +251,7 @@ where
         self.add_weight(weight);
         if let Some(old) = replaced.old {
             self.remove_weight(old);
-            writer.retire(old, guard);
+            writer.retire(old);
         }
         if let (Some(budget), 1..) = (&self.budget, shrunk_by) {
             budget.discharge(Charge { entries: 0, bytes: shrunk_by });
@@ -269,6 +270,7 @@ where
     }
 
     /// The compare-and-swap loop of a write.
+    #[inline(always)]
     #[expect(clippy::too_many_arguments)]
     fn swing<'s>(
         &'s self,

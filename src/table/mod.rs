@@ -27,9 +27,8 @@
 
 mod word;
 
-use crossbeam_epoch::Guard;
-
 use crate::{
+    grace::Guard,
     memory::{Zeroable, ZeroedArray, prefetch},
     sync::{AtomicU64, Ordering},
 };
@@ -197,8 +196,9 @@ impl Table {
         prefetch(&self.buckets[self.home(hash)]);
     }
 
+    /// Never zero, so that no empty word looks like a key's.
     pub(crate) fn tag(hash: u64) -> u16 {
-        (hash & 0x7fff) as u16
+        (hash as u16 & 0x7fff).max(1)
     }
 
     fn bucket_at(&self, home: usize, distance: usize, stride: usize) -> usize {
@@ -238,6 +238,7 @@ impl Table {
         }
     }
 
+    #[inline(always)]
     fn scan(
         &self,
         bucket: usize,
@@ -245,12 +246,19 @@ impl Table {
         distance: usize,
         is_key: &mut impl FnMut(SlotId) -> bool,
     ) -> Option<(Position, Word)> {
-        for (index, place) in self.buckets[bucket].places.iter().enumerate() {
-            // Acquire: as in `word`.
-            let word = Word(place.load(Ordering::Acquire));
-            if word.may_hold(tag, distance) && is_key(word.slot()) {
-                return Some((Position::new(bucket, index), word));
+        let places = &self.buckets[bucket].places;
+        // All words first, without a branch: which place a key is in cannot be predicted, and a processor that has guessed wrong
+        // begins nothing else until this line has come. Acquire: as in `word`.
+        let words: [Word; PLACES] = std::array::from_fn(|index| Word(places[index].load(Ordering::Acquire)));
+        let looks_like = Word::sought(tag, distance);
+        let bit = |index: usize| u32::from(words[index].may_be(looks_like)) << index;
+        let mut candidates = (0..PLACES).fold(0, |bits, index| bits | bit(index));
+        while candidates != 0 {
+            let index = candidates.trailing_zeros() as usize;
+            if is_key(words[index].slot()) {
+                return Some((Position::new(bucket, index), words[index]));
             }
+            candidates &= candidates - 1;
         }
         None
     }
@@ -263,10 +271,28 @@ impl Table {
         mut is_key: impl FnMut(SlotId) -> bool,
     ) -> Option<(Position, Word)> {
         let (home, tag) = (self.home(hash), Self::tag(hash));
-        let found = self.scan(home, tag, 0, &mut is_key);
-        if found.is_some() {
-            return found;
-        }
+        self.scan(home, tag, 0, &mut is_key).or_else(|| self.find_elsewhere(home, tag, is_key))
+    }
+
+    /// Looks a key up where nearly all are: at home. `None`: it may still be elsewhere.
+    #[inline(always)]
+    pub(crate) fn find_at_home(
+        &self,
+        hash: u64,
+        _: &Guard,
+        mut is_key: impl FnMut(SlotId) -> bool,
+    ) -> Option<(Position, Word)> {
+        self.scan(self.home(hash), Self::tag(hash), 0, &mut is_key)
+    }
+
+    /// Looks a key up in the buckets of its range that are not its home.
+    #[inline(never)]
+    fn find_elsewhere(
+        &self,
+        home: usize,
+        tag: u16,
+        mut is_key: impl FnMut(SlotId) -> bool,
+    ) -> Option<(Position, Word)> {
         // Relaxed: an insert that happened before this call has raised `far` before it was acknowledged, and it is
         // lowered only after the entry is gone. So with BEYOND.
         let reach = self.reach_of(self.buckets[home].meta(Ordering::Relaxed));

@@ -5,9 +5,8 @@ use std::{
     sync::atomic::{AtomicU32, AtomicUsize},
 };
 
-use crossbeam_epoch::Collector;
-
 use super::*;
+use crate::grace::Collector;
 
 fn hash(key: u32) -> u64 {
     let mixed = (u64::from(key) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);

@@ -104,10 +104,15 @@ impl Word {
         !self.is_tentative() && self.kind() == Kind::Placeholder
     }
 
-    /// Whether this is a decided word with this tag at this distance: its key has to be compared.
-    pub(crate) fn may_hold(self, tag: u16, distance: usize) -> bool {
-        let wanted = (u64::from(tag) << TAG_SHIFT) & TAG_MASK | (distance as u64) << DISTANCE_SHIFT;
-        self.0 & (TAG_MASK | DISTANCE_MASK | TENTATIVE) == wanted && !self.is_empty()
+    /// What the words of keys with this tag have in common, at this distance; for [`may_be`](Word::may_be).
+    pub(super) fn sought(tag: u16, distance: usize) -> u64 {
+        (u64::from(tag) << TAG_SHIFT) & TAG_MASK | (distance as u64) << DISTANCE_SHIFT
+    }
+
+    /// Whether this is a decided word like the one that is sought: its key has to be compared.
+    pub(super) fn may_be(self, sought: u64) -> bool {
+        // Not an empty one: its tag is zero, and that of a key is not.
+        self.0 & (TAG_MASK | DISTANCE_MASK | TENTATIVE) == sought
     }
 
     fn with_kind(self, kind: Kind) -> Self {
@@ -276,8 +281,11 @@ mod tests {
         let next = word.with_distance(29).with_listed(true).succeeded_by(Kind::Tombstone, SlotId(3), true);
         assert_eq!((next.kind(), next.slot(), next.distance()), (Kind::Tombstone, SlotId(3), 29));
         assert!(next.is_dirty() && next.is_listed() && next.is_entry() && !next.is_tentative());
-        assert!(next.may_hold(0x7fff, 29) && !next.may_hold(0x7fff, 28) && !next.may_hold(0x7ffe, 29));
-        assert!(!next.with_tentative(true).may_hold(0x7fff, 29));
+        let looks_like = |word: Word, tag, distance| word.may_be(Word::sought(tag, distance));
+        assert!(
+            looks_like(next, 0x7fff, 29) && !looks_like(next, 0x7fff, 28) && !looks_like(next, 0x7ffe, 29)
+        );
+        assert!(!looks_like(next.with_tentative(true), 0x7fff, 29));
     }
 
     #[test]
