@@ -176,7 +176,7 @@ impl Collector {
         // Acquire: what advanced to it comes before our barrier.
         let era = registry.era.load(Ordering::Acquire);
         // B in the argument above. Pairs with the light half in `pin` and the fence in `now`.
-        if !cfg!(mutant = "advance_barrier") && !barrier::heavy() {
+        if !barrier::heavy() {
             return false;
         }
         // Acquire: pairs with the Release stores of `pin` and of the guard's drop; what was read before comes before what

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use loom::cell::UnsafeCell;
+
 use super::{explore, join, spawn};
 use crate::{
     grace::Collector,
@@ -15,25 +17,42 @@ struct Shared {
     collector: Collector,
     /// Which of the two cells may be found.
     word: AtomicU64,
-    /// What is in them. Relaxed everywhere: that it is there, and stays, is the business of the word and of the grace period.
-    cells: [AtomicU64; 2],
+    /// What is in them. Not atomic: loom sees who touches one at the same time as its next owner.
+    cells: [UnsafeCell<u64>; 2],
 }
+
+// SAFETY: loom looks at each access of the cells.
+unsafe impl Sync for Shared {}
+// SAFETY: as above.
+unsafe impl Send for Shared {}
 
 impl Shared {
     fn new() -> Arc<Self> {
-        let cells = [AtomicU64::new(1), AtomicU64::new(2)];
+        let cells = [UnsafeCell::new(1), UnsafeCell::new(2)];
         Arc::new(Shared { collector: Collector::new(), word: AtomicU64::new(0), cells })
     }
 
-    /// Finds a cell and looks at it twice: what it holds is what it held when it could be found.
+    /// Finds a cell and looks at it: it holds what it held when it could be found.
     fn look(&self) {
         let local = self.collector.register();
         let guard = local.pin();
         let cell = self.word.load(Ordering::Acquire);
-        for _ in 0..2 {
-            assert_eq!(self.cells[cell as usize].load(Ordering::Relaxed), cell + 1, "used again too early");
-        }
+        // SAFETY: what is to be shown: nobody writes it as long as we are pinned.
+        let content = self.cells[cell as usize].with(|content| unsafe { *content });
+        assert_eq!(content, cell + 1, "used again too early");
         drop(guard);
+    }
+
+    /// Takes the first cell away, and uses it again if that is possible after these tries to let eras go by.
+    fn take_away(&self, tries: usize) {
+        self.word.store(1, Ordering::Release);
+        let moment = self.collector.now();
+        (0..tries).for_each(|_| drop(self.collector.advance()));
+        if self.collector.is_over(moment) {
+            REUSES.fetch_add(1, Relaxed);
+            // SAFETY: what is to be shown: nobody reads it any more.
+            self.cells[0].with_mut(|content| unsafe { *content = 0 });
+        }
     }
 }
 
@@ -45,45 +64,25 @@ static REUSES: AtomicUsize = AtomicUsize::new(0);
 fn grace_waits_for_whoever_may_have_found_it() {
     explore(Some(2), || {
         let shared = Shared::new();
-        let reader = spawn({
-            let shared = Arc::clone(&shared);
-            move || shared.look()
-        });
-        let other = spawn({
-            let shared = Arc::clone(&shared);
-            move || (0..2).for_each(|_| drop(shared.collector.advance()))
-        });
-        shared.word.store(1, Ordering::Release);
-        let moment = shared.collector.now();
-        (0..3).for_each(|_| drop(shared.collector.advance()));
-        if shared.collector.is_over(moment) {
-            REUSES.fetch_add(1, Relaxed);
-            shared.cells[0].store(0, Ordering::Relaxed);
-        }
+        let [reader, other] = [Arc::clone(&shared), Arc::clone(&shared)];
+        let reader = spawn(move || reader.look());
+        let other = spawn(move || (0..2).for_each(|_| drop(other.collector.advance())));
+        shared.take_away(3);
         join(reader);
         join(other);
     });
     assert!(REUSES.load(Relaxed) > 0, "no execution has used the cell again");
 }
 
-/// Pinned again and again by one thread: each pin counts for itself.
+/// Two look, one after the other or at once: each pin counts for itself, also where one thread has another's record after it.
 #[test]
 fn grace_waits_for_each_pin() {
     explore(Some(2), || {
         let shared = Shared::new();
-        let reader = spawn({
-            let shared = Arc::clone(&shared);
-            move || {
-                shared.look();
-                shared.look();
-            }
-        });
-        shared.word.store(1, Ordering::Release);
-        let moment = shared.collector.now();
-        (0..3).for_each(|_| drop(shared.collector.advance()));
-        if shared.collector.is_over(moment) {
-            shared.cells[0].store(0, Ordering::Relaxed);
-        }
-        join(reader);
+        let readers = [Arc::clone(&shared), Arc::clone(&shared)];
+        let readers = readers.map(|shared| spawn(move || shared.look()));
+        shared.take_away(3);
+        readers.into_iter().for_each(join);
     });
+    assert!(REUSES.load(Relaxed) > 0, "no execution has used the cell again");
 }
