@@ -225,7 +225,7 @@ where
         self.pending.end_cut();
         let segments = journal.space().retire(cut.target);
         fault::point("checkpoint: segments dead");
-        if !segments.is_empty() {
+        if !segments.is_empty() && !fault::broken("segments-come-back") {
             let count = segments.len();
             let mut dead = Dead { segments, count, stage: Stage::Syncing(0) };
             if journal.is_durable() && !fault::broken("sync-before-reuse") {

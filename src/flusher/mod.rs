@@ -37,6 +37,7 @@ use crate::{
     clock::Clock,
     epochs::Checkpoint,
     events::{FlushTrigger as Trigger, Mailbox},
+    fault,
     journal::Appender,
     letters::Letters,
     recycle::Slots,
@@ -378,7 +379,9 @@ where
         if !self.below_threshold {
             return Some(Trigger::Threshold);
         }
-        let due = |oldest: Duration| now >= oldest.saturating_add(self.settings.max_delay);
+        let due = |oldest: Duration| {
+            now >= oldest.saturating_add(self.settings.max_delay) || fault::broken("interval-is-waited-for")
+        };
         self.pending.oldest().is_some_and(due).then_some(Trigger::Timer)
     }
 
