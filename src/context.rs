@@ -14,7 +14,7 @@ use crossbeam_epoch::{Collector, Guard, LocalHandle};
 use crate::{
     lane::{Lanes, Lease, Writer},
     stats::Counters,
-    sync::{Mutex, lock},
+    sync::{Mutex, lock, thread_local},
 };
 
 /// Tells caches apart in the table of a thread's contexts.

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How many slots share a grace period, and how many fresh ones are taken at once.
-pub(crate) const BAG: usize = if cfg!(crossbeam_loom) { 1 } else { 32 };
+pub(crate) const BAG: usize = if cfg!(any(crossbeam_loom, shuttle_models)) { 1 } else { 32 };
 
 /// How many slots may be on their way back for each thread, beside those in use.
 pub(crate) const SLACK: usize = 8 * BAG;

@@ -7,7 +7,7 @@
 use std::{
     hash::{BuildHasher, Hash},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::Flusher;
@@ -19,7 +19,7 @@ use crate::{
     journal::{Journal, SyncNumber, Unprepared},
     signal::Event,
     store::Copied,
-    sync::{AtomicBool, Ordering},
+    sync::{AtomicBool, Instant, Ordering},
 };
 
 /// Checkpoints are at least this far apart, so that 2^40 epochs last for 34 years.

@@ -27,7 +27,7 @@ use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hash},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crossbeam_epoch::LocalHandle;
@@ -44,7 +44,7 @@ use crate::{
     ring::Consumer,
     stats::FlushCounters,
     store::Store,
-    sync::{Mutex, Ordering, lock},
+    sync::{Instant, Mutex, Ordering, lock, unforeseen},
     table::Position,
 };
 
@@ -178,8 +178,7 @@ where
         rings: Vec<Consumer>,
         slots: Slots,
     ) -> Self {
-        let seed = std::collections::hash_map::RandomState::new().hash_one(0);
-        let backoff = Backoff::new(settings.first_retry, settings.retry_cap, seed);
+        let backoff = Backoff::new(settings.first_retry, settings.retry_cap, unforeseen());
         Flusher {
             local: store.collector.register(),
             pending: Pending::new(),

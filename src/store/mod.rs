@@ -214,7 +214,7 @@ where
                 if crate::fault::broken("hit-waits-for-nobody") {
                     // For the flusher.
                     while word.is_dirty() && self.table.word(at, guard) == word {
-                        std::thread::yield_now();
+                        crate::sync::thread::yield_now();
                     }
                 }
                 self.see(at, word, guard)

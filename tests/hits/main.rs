@@ -52,7 +52,7 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn told(result: &Result<String, String>) -> &str {
-    result.as_ref().map_or_else(|failure| failure, |found| found)
+    result.as_ref().unwrap_or_else(|failure| failure)
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -95,7 +95,8 @@ impl Recorder {
                 [on_stack, log].iter().any(|at| (start..end).contains(at)) || rest.contains("[stack]");
             if rest.starts_with("rw") && !is_kept {
                 let (from, until) = &self.0.map[count];
-                (from.store(start, Relaxed), until.store(end, Relaxed));
+                from.store(start, Relaxed);
+                until.store(end, Relaxed);
                 count += 1;
             }
         }
