@@ -26,7 +26,7 @@ use shuttle::{
 use crate::{Builder, Cache, Stats, sync::Instant};
 use rows::Rows;
 
-/// How often an execution lowers a thread's priority, at moments drawn by lot: bugs that need so many are found.
+/// The depth of the bugs that PCT is set to find: it lowers a thread's priority at one moment fewer, each drawn by lot.
 const DEPTH: usize = 5;
 /// Far more than any execution takes that ends.
 const STEPS: usize = 2_000_000;
