@@ -6,7 +6,7 @@
 
 use crate::sync::{Ordering, fence};
 
-#[cfg(all(target_os = "linux", not(crossbeam_loom), not(miri)))]
+#[cfg(all(target_os = "linux", not(crossbeam_loom), not(shuttle_models), not(miri)))]
 mod kernel {
     use std::sync::{
         OnceLock,
@@ -43,7 +43,7 @@ mod kernel {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(crossbeam_loom), not(miri))))]
+#[cfg(not(all(target_os = "linux", not(crossbeam_loom), not(shuttle_models), not(miri))))]
 mod kernel {
     pub(super) fn prepare() {}
 

@@ -3,10 +3,11 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::signal::Signal;
+use crate::sync::Instant;
 
 /// A source of time for the flusher. The default is the system's monotonic clock.
 ///

@@ -13,7 +13,7 @@ use crate::{
     grace::{Guard, Local},
     lane::{Lanes, Lease, Writer},
     stats::Counters,
-    sync::{Mutex, lock},
+    sync::{Mutex, lock, thread_local},
 };
 
 /// Tells caches apart in the table of a thread's contexts.

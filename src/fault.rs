@@ -2,20 +2,21 @@
 //!
 //! With the feature `faults` a process can be told through its environment to kill itself the n-th time that it passes a
 //! named point of the journal's protocol, to stall now and then at such points, so that rare interleavings become
-//! common, and to leave one protective rule of the protocol out. Without the feature all of this is nothing.
+//! common, and to leave one protective rule out, of the protocol or of the engine beside it. Without the feature all of this
+//! is nothing.
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `WRITEBACK_CRASH_AT`, `WRITEBACK_CRASH_AFTER` | one of [`POINTS`], and how many passes to let by before the kill |
 //! | `WRITEBACK_CRASH_SINCE` | one of [`POINTS`]: only passes of a thread count that has passed that one; `stall`: only passes after the first stall; `own stall`: only passes of a thread that has stalled |
 //! | `WRITEBACK_STALL_AT`, `WRITEBACK_STALL_PERMILLE`, `WRITEBACK_STALL_MICROS` | some of [`POINTS`], with commas, or `all`; how often a pass stalls there (`name=permille`: there alone), and for how long at most |
-//! | `WRITEBACK_BROKEN_RULE` | one of [`RULES`] |
+//! | `WRITEBACK_BROKEN_RULE` | one of [`RULES`] or of [`CONTRACT_RULES`] |
 //! | `WRITEBACK_FAILING_SYNCS` | how many of the next syncs fail |
 //!
-//! A name that is on neither list ends the process at its first point: a test with a misspelt name would test nothing.
+//! A name that is on no list ends the process at its first point: a test with a misspelt name would test nothing.
 
 #[cfg(feature = "faults")]
-pub use on::{POINTS, RULES, fail_syncs};
+pub use on::{CONTRACT_RULES, POINTS, RULES, fail_syncs};
 #[cfg(feature = "faults")]
 pub(crate) use on::{broken, point, sync_fails};
 
@@ -111,7 +112,7 @@ mod on {
         "recovery: claimed",
     ];
 
-    /// All rules that can be switched off.
+    /// The rules of the journal's protocol that can be switched off: a crash, or a loss of power, shows that they are.
     pub const RULES: &[&str] = &[
         // Records and acknowledgements.
         "live-before-publish",
@@ -156,6 +157,23 @@ mod on {
         "state-of-version",
     ];
 
+    /// The other rules that can be switched off: a test of the contract shows that they are (`tests/controls`).
+    pub const CONTRACT_RULES: &[&str] = &[
+        // When the flusher writes.
+        "deadline-stays",
+        "edge-only",
+        "interval-is-waited-for",
+        // What is bounded.
+        "dirty-limit",
+        "segments-come-back",
+        // What is told.
+        "damage-is-refused",
+        "damage-is-told",
+        // A hit.
+        "hit-waits-for-nobody",
+        "hit-takes-no-lock",
+    ];
+
     struct Plan {
         crash_at: String,
         left: AtomicU64,
@@ -189,7 +207,7 @@ mod on {
             if !known(POINTS, &plan.crash_at)
                 || !(known(POINTS, &plan.since) || ["stall", "own stall"].contains(&&*plan.since))
                 || !plan.stall_at.iter().all(|(at, _)| known(POINTS, at) || at == "all")
-                || !known(RULES, &plan.broken)
+                || !(known(RULES, &plan.broken) || CONTRACT_RULES.contains(&&*plan.broken))
             {
                 eprintln!(
                     "writeback: no such point or rule among `{}`, `{}`, {:?}, `{}`",
@@ -266,7 +284,10 @@ mod on {
     }
 
     pub(crate) fn broken(rule: &'static str) -> bool {
-        debug_assert!(RULES.contains(&rule), "{rule} is not on the list of rules");
+        debug_assert!(
+            RULES.contains(&rule) || CONTRACT_RULES.contains(&rule),
+            "{rule} is not on a list of rules"
+        );
         plan().broken == rule
     }
 
@@ -297,7 +318,7 @@ mod tests {
         });
         let listed = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         assert_eq!(points, listed(super::POINTS));
-        assert_eq!(rules, listed(super::RULES));
+        assert_eq!(rules, listed(&[super::RULES, super::CONTRACT_RULES].concat()));
     }
 
     fn collect(folder: &Path, found: &mut impl FnMut(&str)) {

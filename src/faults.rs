@@ -6,7 +6,7 @@ use crate::journal::{
 };
 
 pub use crate::{
-    fault::{POINTS, RULES, fail_syncs},
+    fault::{CONTRACT_RULES, POINTS, RULES, fail_syncs},
     journal::tape::{Event, Tape, mark, start, stop},
 };
 

@@ -69,3 +69,8 @@ pub mod fuzzing {
 #[cfg(all(test, crossbeam_loom))]
 #[path = "../loom-tests/models/mod.rs"]
 mod loom_tests;
+
+/// Scenarios with whole caches, for shuttle; see the same file.
+#[cfg(all(test, shuttle_models))]
+#[path = "../loom-tests/scenarios/mod.rs"]
+mod scenarios;

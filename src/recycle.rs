@@ -14,18 +14,21 @@ use crate::{
 };
 
 /// How many slots share a moment, and how many fresh ones are taken at once.
-const BAG: usize = if cfg!(crossbeam_loom) { 1 } else { 64 };
+const BAG: usize = if IS_MODEL { 1 } else { 64 };
+
+/// In models slots are used again as soon as that is possible.
+const IS_MODEL: bool = cfg!(any(crossbeam_loom, shuttle_models));
 
 /// How many bags a thread seals before it tries to end an era. Each try costs a system call, so more are better for it; but what
 /// is in the bags is not dropped meanwhile, and may be large.
 const fn pace(needs_drop: bool) -> usize {
-    if needs_drop || cfg!(crossbeam_loom) { 1 } else { 8 }
+    if needs_drop || IS_MODEL { 1 } else { 8 }
 }
 
 /// How many slots may be on their way back for each thread, beside those in use: what it seals in three eras and the one that goes
 /// on, what is free, and what is in an open bag.
 pub(crate) const fn slack(needs_drop: bool) -> usize {
-    if cfg!(crossbeam_loom) { 8 } else { (5 * pace(needs_drop) + 8) * BAG }
+    if IS_MODEL { 8 } else { (5 * pace(needs_drop) + 8) * BAG }
 }
 
 struct Bag {

@@ -1,14 +1,26 @@
-//! The one place that switches between the real primitives and loom's.
+//! The one place that switches between the real primitives, loom's, and shuttle's.
 //!
 //! Under `--cfg crossbeam_loom` every atomic is loom's. Loom 0.7 prunes interleavings in which a thread loads an
 //! atomic and then writes the same one; `--cfg strong_atomics` turns each load into a `fetch_or(0)` and each store
 //! into a `swap`, which brings them back. The weak mode checks orderings, the strong mode interleavings.
+//!
+//! Under `--cfg shuttle_models` threads, locks and time are shuttle's, and each atomic has a point before it at which another
+//! thread may go on: for scenarios that are too large for loom.
 
-#[cfg(not(crossbeam_loom))]
+#[cfg(shuttle_models)]
+mod shuttle;
+
+#[cfg(not(any(crossbeam_loom, shuttle_models)))]
 pub(crate) use std::sync::{
     Condvar, Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
 };
+
+#[cfg(not(shuttle_models))]
+pub(crate) use std::{thread, thread_local, time::Instant};
+
+#[cfg(shuttle_models)]
+pub(crate) use shuttle::*;
 
 #[cfg(crossbeam_loom)]
 pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
@@ -21,6 +33,18 @@ pub(crate) use std::cell::UnsafeCell;
 /// Locks a mutex whose data stays valid when a holder panics.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Once round a loop that waits for another thread's next step.
+pub(crate) fn spin() {
+    if cfg!(shuttle_models) { thread::yield_now() } else { std::hint::spin_loop() }
+}
+
+/// A number that nobody can foresee; under shuttle, where a seed determines everything, always the same.
+pub(crate) fn unforeseen() -> u64 {
+    use std::hash::BuildHasher;
+
+    if cfg!(shuttle_models) { 1 } else { std::collections::hash_map::RandomState::new().hash_one(0) }
 }
 
 #[cfg(crossbeam_loom)]

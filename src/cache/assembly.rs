@@ -4,7 +4,6 @@ use std::{
     hash::{BuildHasher, Hash},
     path::PathBuf,
     sync::Arc,
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -27,6 +26,7 @@ use crate::{
     ring::Consumer,
     signal::Signal,
     store::{DirtyLimits, Shape, Store},
+    sync::thread::{self, JoinHandle},
 };
 
 impl<B, W, S, J, R> Builder<B, W, S, J, R> {
@@ -102,7 +102,9 @@ impl<B, W, S, J, R> Builder<B, W, S, J, R> {
         R: Rank<K, V>,
     {
         self.check()?;
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        // Under shuttle a schedule must not depend on the machine.
+        let cores = if cfg!(shuttle_models) { None } else { core_affinity::get_core_ids() };
+        let cores = cores.unwrap_or_default();
         let ring = self.capacity.clamp(64, 8192);
         let (lanes, rings, slots) = Lanes::new(cores.len(), self.lanes, ring);
         let limits = DirtyLimits {

@@ -6,8 +6,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{Ack, Closed, Invalidated, OnFull, Recovery, flights::Flights};
@@ -20,7 +19,10 @@ use crate::{
     journal::Journal,
     lane::Lease,
     store::{Budget, Invalidation, Seen, Store},
-    sync::{Mutex, Ordering, lock},
+    sync::{
+        Instant, Mutex, Ordering, lock,
+        thread::{self, JoinHandle},
+    },
 };
 
 pub(crate) struct Engine<K, V, S> {
@@ -54,7 +56,7 @@ impl Thread {
     }
 
     fn is_current(&self) -> bool {
-        let is_current = |handle: &JoinHandle<()>| handle.thread().id() == std::thread::current().id();
+        let is_current = |handle: &JoinHandle<()>| handle.thread().id() == thread::current().id();
         lock(&self.0).as_ref().is_some_and(is_current)
     }
 
@@ -65,7 +67,7 @@ impl Thread {
         }
         let has_ended = || lock(&self.0).as_ref().is_none_or(JoinHandle::is_finished);
         while !has_ended() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_micros(200));
+            thread::sleep(Duration::from_micros(200));
         }
         if has_ended() {
             self.join();

@@ -4,7 +4,7 @@ use std::{
     borrow::Borrow,
     hash::{BuildHasher, Hash},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{Ticket, engine::Engine};
@@ -12,6 +12,7 @@ use crate::{
     Error, Version,
     context::Context,
     flusher::{Answer, Ended, Reply, Request},
+    sync::Instant,
     table::Position,
 };
 

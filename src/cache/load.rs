@@ -218,7 +218,7 @@ where
                     // landed, so another look finds something else.
                     Seen::Loading(slot) => match self.flights.find(slot) {
                         Some(flight) => return Missing::Joined(flight),
-                        None => std::hint::spin_loop(),
+                        None => crate::sync::spin(),
                     },
                     Seen::Absent => break,
                 }

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::journaled::Wanted;
@@ -25,6 +25,7 @@ use crate::{
     letters::{self, Area, Letters, Stored},
     signal::Signal,
     store::{EntryCodec, Store},
+    sync::Instant,
 };
 
 /// What a journal had in it when its cache opened; see [`Cache::recovery`](crate::Cache::recovery).

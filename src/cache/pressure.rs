@@ -3,7 +3,7 @@
 
 use std::{
     hash::{BuildHasher, Hash},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{Ack, OnFull, engine::Engine};
@@ -11,6 +11,7 @@ use crate::{
     Error,
     context::Context,
     signal::{Event, Listener},
+    sync::{Instant, thread},
 };
 
 /// While a writer waits for slots that pinned readers hold, nobody wakes it, so it looks again this often.
@@ -119,7 +120,7 @@ where
         };
         let began = Instant::now();
         if lack == Lack::Slot {
-            std::thread::sleep(SLOT_WAIT.min(left));
+            thread::sleep(SLOT_WAIT.min(left));
         } else if let Some(listener) = patience.listen(&self.store.room) {
             // The attempt after `listen` has failed too, so the next notification is the one to wait for.
             self.press_for(lack);

@@ -1,16 +1,13 @@
 //! Acknowledgements that are waited for later.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     BackendError, Error, Version,
     context::CacheId,
     flusher::Reply,
     journal::{Commits, SyncNumber},
+    sync::Instant,
     table::Position,
 };
 

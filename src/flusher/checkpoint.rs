@@ -7,7 +7,7 @@
 use std::{
     hash::{BuildHasher, Hash},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::Flusher;
@@ -17,7 +17,7 @@ use crate::{
     grace::Moment,
     journal::{Journal, SyncNumber, Unprepared},
     store::Copied,
-    sync::Ordering,
+    sync::{Instant, Ordering},
 };
 
 /// Checkpoints are at least this far apart, so that 2^40 epochs last for 34 years.
@@ -196,7 +196,7 @@ where
         self.pending.end_cut();
         let segments = journal.space().retire(cut.target);
         fault::point("checkpoint: segments dead");
-        if !segments.is_empty() {
+        if !segments.is_empty() && !fault::broken("segments-come-back") {
             let count = segments.len();
             let mut dead = Dead { segments, count, stage: Stage::Syncing(0) };
             if journal.is_durable() && !fault::broken("sync-before-reuse") {

@@ -12,7 +12,7 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     fault,
     journal::Journal,
     signal::Signal,
-    sync::{Condvar, Mutex, lock},
+    sync::{Condvar, Instant, Mutex, lock},
 };
 
 /// A batch that has come back.

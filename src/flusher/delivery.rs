@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
     backend::{BackendError, Batch, Change, ErrorClass, Op},
     fault,
     store::Cleaned,
-    sync::{Ordering, lock},
+    sync::{Instant, Ordering, lock},
 };
 
 /// The most batches that are sent together.

@@ -27,7 +27,7 @@ use std::{
     collections::VecDeque,
     hash::{BuildHasher, Hash},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
@@ -35,6 +35,7 @@ use crate::{
     clock::Clock,
     epochs::Checkpoint,
     events::{FlushTrigger as Trigger, Mailbox},
+    fault,
     grace::Local,
     journal::Appender,
     letters::Letters,
@@ -42,7 +43,7 @@ use crate::{
     ring::Consumer,
     stats::FlushCounters,
     store::Store,
-    sync::{Mutex, Ordering, lock},
+    sync::{Instant, Mutex, Ordering, lock, unforeseen},
     table::Position,
 };
 
@@ -176,8 +177,7 @@ where
         rings: Vec<Consumer>,
         slots: Slots,
     ) -> Self {
-        let seed = std::collections::hash_map::RandomState::new().hash_one(0);
-        let backoff = Backoff::new(settings.first_retry, settings.retry_cap, seed);
+        let backoff = Backoff::new(settings.first_retry, settings.retry_cap, unforeseen());
         Flusher {
             local: store.lanes.collector().register(),
             pending: Pending::new(),
@@ -377,7 +377,9 @@ where
         if !self.below_threshold {
             return Some(Trigger::Threshold);
         }
-        let due = |oldest: Duration| now >= oldest.saturating_add(self.settings.max_delay);
+        let due = |oldest: Duration| {
+            now >= oldest.saturating_add(self.settings.max_delay) || fault::broken("interval-is-waited-for")
+        };
         self.pending.oldest().is_some_and(due).then_some(Trigger::Timer)
     }
 

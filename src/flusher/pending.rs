@@ -13,7 +13,7 @@ use super::{
     places::PlaceMap,
     request::{Answer, Reply},
 };
-use crate::{BackendError, table::Position};
+use crate::{BackendError, fault, table::Position};
 
 /// A number that grows with everything that happens to the book. A barrier is one, and covers what came before it.
 pub(crate) type Moment = u64;
@@ -193,12 +193,19 @@ impl Pending {
             failures: 0,
             waiters: Vec::new(),
         };
-        // A place that is known stays where it is: what is in the book is older, and its turn covers this.
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.keys.entry(at) {
-            entry.insert(fresh);
-            self.ages.enter(since);
-            self.queue.push_back((at, moment));
-            self.queued += 1;
+        match self.keys.entry(at) {
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(fresh);
+                self.ages.enter(since);
+                self.queue.push_back((at, moment));
+                self.queued += 1;
+            }
+            // A place that is known stays where it is: what is in the book is older, and its turn covers this.
+            std::collections::hash_map::Entry::Occupied(mut known) => {
+                if fault::broken("deadline-stays") {
+                    known.get_mut().since = since;
+                }
+            }
         }
     }
 

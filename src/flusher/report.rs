@@ -4,7 +4,7 @@ use std::{
     hash::{BuildHasher, Hash},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     backend::{BackendError, Batch, ErrorClass},
     events::Event,
-    sync::Ordering,
+    sync::{Instant, Ordering},
 };
 
 /// How often evictions are told, in real time.

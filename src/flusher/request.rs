@@ -1,13 +1,10 @@
 //! What others ask of the flusher, and how they get their answer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     BackendError,
-    sync::{AtomicUsize, Condvar, Mutex, Ordering, lock},
+    sync::{AtomicUsize, Condvar, Instant, Mutex, Ordering, lock},
     table::Position,
 };
 

@@ -6,15 +6,11 @@
 //! After a failed sync the kernel may have dropped what it could not write and call the next sync a success, so no sync
 //! counts until the flusher has written all that is dirty anew, elsewhere, and asked for the sync that heals.
 
-use std::{
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, sync::Arc, time::Duration};
 
 use crate::{
     signal::Signal,
-    sync::{Condvar, Mutex, lock},
+    sync::{Condvar, Instant, Mutex, lock},
 };
 
 /// When the engine makes the journal durable, beside what single writes ask for with

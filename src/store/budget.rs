@@ -8,6 +8,7 @@
 use crossbeam_utils::CachePadded;
 
 use crate::{
+    fault,
     signal::Event,
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
@@ -99,7 +100,8 @@ pub(crate) struct Budget {
 impl Budget {
     /// `None`: nothing is limited, and nothing is counted.
     pub(crate) fn new(limits: DirtyLimits) -> Option<Self> {
-        let account = |limit: Option<u64>| limit.map(|limit| Account::new(limit, limits.slow_from));
+        let held = |limit| if fault::broken("dirty-limit") { u64::MAX } else { limit };
+        let account = |limit: Option<u64>| limit.map(|limit| Account::new(held(limit), limits.slow_from));
         let (entries, bytes) = (account(limits.entries), account(limits.bytes));
         (entries.is_some() || bytes.is_some()).then(|| Budget { entries, bytes, grants: Mutex::default() })
     }

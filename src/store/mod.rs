@@ -204,8 +204,19 @@ where
         K: std::borrow::Borrow<Q>,
         Q: Eq + ?Sized,
     {
+        if crate::fault::broken("hit-takes-no-lock") {
+            drop(self.room.listen());
+        }
         match self.table.find(hash, guard, self.holds(key, guard)) {
-            Some((at, word)) => self.see(at, word, guard),
+            Some((at, word)) => {
+                if crate::fault::broken("hit-waits-for-nobody") {
+                    // For the flusher.
+                    while word.is_dirty() && self.table.word(at, guard) == word {
+                        crate::sync::thread::yield_now();
+                    }
+                }
+                self.see(at, word, guard)
+            }
             None => Seen::Absent,
         }
     }

@@ -218,13 +218,15 @@ where
         }
         fault::point("put: published");
         // Announce, then say so. Whoever sees a dirty entry either knows that the flusher hears of it, or tells it.
-        if replaced.was_clean {
+        if replaced.was_clean || fault::broken("edge-only") {
             let dirtied = writer.count_dirtied();
             if !writer.push(at) {
                 self.dirty_map.mark(at);
             }
             wake = self.is_threshold(dirtied);
-        } else if !replaced.was_announced && !cfg!(mutant = "overwrite_silent") {
+        } else if (!replaced.was_announced && !cfg!(mutant = "overwrite_silent"))
+            || fault::broken("deadline-stays")
+        {
             self.dirty_map.mark(at);
         }
         if fault::broken("live-before-announced") {

@@ -10,6 +10,8 @@ mod backpressure;
 mod bad_input;
 mod coalescing;
 mod common;
+#[cfg(feature = "faults")]
+mod controls;
 mod deadlines;
 mod durability;
 mod events;

@@ -5,6 +5,8 @@ mod backends;
 mod basics;
 mod bounds;
 mod common;
+#[cfg(feature = "faults")]
+mod controls;
 mod damage;
 mod disk;
 mod letters;

@@ -20,7 +20,7 @@ fn error() -> BackendError {
 
 fn answer(book: &mut Pending, reply: &Reply) -> Option<bool> {
     book.deliver();
-    reply.wait_until(std::time::Instant::now()).map(|answer| answer.is_ok())
+    reply.wait_until(crate::sync::Instant::now()).map(|answer| answer.is_ok())
 }
 
 #[test]
