@@ -18,7 +18,7 @@ use writeback::{
 
 use crate::{
     Input, Step,
-    backend::Moody,
+    backend::{Mood, Moody},
     folder::folder,
     world::{Deed, KEYS, World},
 };
@@ -169,6 +169,8 @@ impl Life {
         // What the end of the first life has made of its letters is not what a kill leaves.
         let _ = fs::remove_file(letters(path));
         let _ = fs::rename(letters(&left), letters(path));
+        // What does not fit is written through, and a database that refuses that is a reason not to open.
+        self.backend.become_(Mood::Fine);
         *self = Self::open(self.shape, Arc::clone(&self.backend), Arc::clone(&self.world));
         let cache = self.steps().cache().clone();
         (0..KEYS).for_each(|key| self.world.perform(&cache, &Deed::Get { key }));
