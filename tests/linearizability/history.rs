@@ -54,10 +54,3 @@ pub(crate) struct History {
     /// Of the crash in its end. What the next life has found is among the events.
     pub(crate) pending: Vec<Pending>,
 }
-
-impl History {
-    /// The history of a key that was absent at first, and of which everything has ended.
-    pub(crate) fn of(events: Vec<Event>) -> Self {
-        History { events, ..History::default() }
-    }
-}
