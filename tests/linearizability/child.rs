@@ -159,7 +159,7 @@ fn live(life: &Life) -> Result<(), Box<dyn std::error::Error>> {
     let rows =
         Arc::new(Rows { board: Arc::clone(&board), dice: life.seed.into(), is_calm: AtomicBool::new(true) });
     let cache = Cache::builder()
-        .capacity(if life.number % 3 == 0 { TIGHT } else { AMPLE })
+        .capacity(if life.number.is_multiple_of(3) { TIGHT } else { AMPLE })
         .journal(life.folder.join("journal"))
         // As small as can be.
         .journal_size(1)

@@ -68,7 +68,7 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Run> {
     let mut killed: Option<Killed> = None;
     for number in 1.. {
         board.begin_life();
-        let is_short = number % 4 == 0;
+        let is_short = number.is_multiple_of(4);
         let life = Life { folder: folder.path().to_owned(), number, seed: random.next() >> 8, is_short };
         let mut child = life.command()?.spawn()?;
         if random.below(EARLY) == 0 {
