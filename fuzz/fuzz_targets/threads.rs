@@ -152,7 +152,8 @@ fuzz_target!(|input: Input| {
         assert!(cache.len() <= cache.capacity());
     }
     *backend.mood.lock().unwrap() = Mood::Fine;
-    cache.flush().expect("the backend is fine again");
+    // The first may be told of a batch that was on its way before.
+    cache.flush().or_else(|_| cache.flush()).expect("the backend is fine again");
     assert_eq!(*backend.rows.lock().unwrap(), model);
     assert!(cache.close(Duration::from_secs(60)).is_drained());
 });

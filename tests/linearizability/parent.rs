@@ -66,7 +66,7 @@ pub(crate) fn run(plan: &Plan) -> io::Result<Run> {
     let (mut random, mut tally) = (Random::new(plan.seed), Tally::default());
     let mut newest = [0; KEYS as usize];
     let mut killed: Option<Killed> = None;
-    for number in 1.. {
+    for number in 1_u64.. {
         board.begin_life();
         let is_short = number.is_multiple_of(4);
         let life = Life { folder: folder.path().to_owned(), number, seed: random.next() >> 8, is_short };

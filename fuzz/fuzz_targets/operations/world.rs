@@ -1,6 +1,7 @@
 //! What is true outside of the cache: the model, and what may be done to the cache at any moment.
 
 use std::{
+    hash::{BuildHasherDefault, DefaultHasher},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -9,6 +10,9 @@ use arbitrary::Arbitrary;
 use writeback::{Cache, Error, Invalidated, WeakCache};
 
 use crate::{backend::Moody, life};
+
+/// The same hash in every execution, so that an input does the same every time.
+pub(crate) type Fixed = BuildHasherDefault<DefaultHasher>;
 
 /// Few, so that operations meet.
 pub(crate) const KEYS: u8 = 24;
@@ -66,7 +70,7 @@ struct State {
     log: Vec<(u8, Option<u16>)>,
     /// Keys whose loads are under way further up on the stack.
     loading: Vec<u8>,
-    cache: Option<WeakCache<u8, u16>>,
+    cache: Option<WeakCache<u8, u16, Fixed>>,
     backend: Weak<Moody>,
     kills: u32,
 }
@@ -81,7 +85,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn meet(&self, cache: &Cache<u8, u16>, backend: &Arc<Moody>) {
+    pub(crate) fn meet(&self, cache: &Cache<u8, u16, Fixed>, backend: &Arc<Moody>) {
         let mut state = self.state();
         (state.cache, state.backend) = (Some(cache.downgrade()), Arc::downgrade(backend));
     }
@@ -90,7 +94,7 @@ impl World {
         self.state().backend.upgrade()
     }
 
-    pub(crate) fn cache(&self) -> Option<Cache<u8, u16>> {
+    pub(crate) fn cache(&self) -> Option<Cache<u8, u16, Fixed>> {
         self.state().cache.as_ref()?.upgrade()
     }
 
@@ -137,7 +141,7 @@ impl World {
     }
 
     /// Does something to the cache, and to the model what it has done.
-    pub(crate) fn perform(&self, cache: &Cache<u8, u16>, deed: &Deed) {
+    pub(crate) fn perform(&self, cache: &Cache<u8, u16, Fixed>, deed: &Deed) {
         // Would wait for themselves.
         let is_loading = |key: u8| self.state().loading.contains(&key);
         let begin = self.now();
@@ -196,7 +200,7 @@ impl World {
         assert!(cache.len() <= cache.capacity());
     }
 
-    fn change(&self, cache: &Cache<u8, u16>, key: u8, change: impl Fn(Option<u16>) -> Option<u16>) {
+    fn change(&self, cache: &Cache<u8, u16, Fixed>, key: u8, change: impl Fn(Option<u16>) -> Option<u16>) {
         if self.state().loading.contains(&key) {
             return;
         }
