@@ -96,14 +96,16 @@ where
         }
     }
 
-    /// One round of the flusher, and the courier's way if it sends one. `false`: it was the last.
+    /// One round of the flusher, and the courier's ways if it sends something. `false`: it was the last.
     fn round(&mut self) -> bool {
         match self.flusher.round() {
             Round::Sent => {
-                // One batch: a cargo is larger only after a sync, and nobody syncs.
-                self.couriers.iter().for_each(|courier| {
-                    courier.carry_next();
-                });
+                // All of them: how many go behind one sync depends on how long the last ones took.
+                for courier in &self.couriers {
+                    while courier.has_cargo() {
+                        courier.carry_next();
+                    }
+                }
                 true
             }
             Round::Idle(_) => true,

@@ -31,13 +31,31 @@ const SEGMENTS: usize = 2;
 #[derive(Debug, Arbitrary)]
 enum Change<'a> {
     /// A bit, anywhere.
-    Flip { at: u16, bit: u8 },
-    Fill { at: u16, length: u8, with: u8 },
-    Put { at: u16, bytes: &'a [u8] },
+    Flip {
+        at: u16,
+        bit: u8,
+    },
+    Fill {
+        at: u16,
+        length: u8,
+        with: u8,
+    },
+    Put {
+        at: u16,
+        bytes: &'a [u8],
+    },
     /// One place over another, as a disk that mixes up its blocks.
-    Copy { from: u16, to: u16, length: u16 },
+    Copy {
+        from: u16,
+        to: u16,
+        length: u16,
+    },
     /// A word of a record, told by its number: the places where it matters most.
-    Word { record: u8, word: u8, value: u64 },
+    Word {
+        record: u8,
+        word: u8,
+        value: u64,
+    },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -87,7 +105,11 @@ fn image() -> &'static Image {
         let bytes = include_bytes!("../images/small.bin").to_vec();
         let records: Vec<_> = (SUPERBLOCK + 64..).step_by(56).take(KEYS as usize).collect();
         for (key, at) in records.iter().enumerate() {
-            assert_eq!(bytes[at + 40..at + 48], (key as u64).to_le_bytes(), "the image is not what this target expects");
+            assert_eq!(
+                bytes[at + 40..at + 48],
+                (key as u64).to_le_bytes(),
+                "the image is not what this target expects"
+            );
         }
         Image { bytes, records }
     })

@@ -177,6 +177,12 @@ impl<K, V> Courier<K, V> {
         !lock(&self.letters).back.is_empty()
     }
 
+    /// Whether there is something to carry: whoever carries it by hand must not wait for it.
+    #[cfg(feature = "faults")]
+    pub(crate) fn has_cargo(&self) -> bool {
+        !lock(&self.letters).cargo.is_empty()
+    }
+
     /// There will be no more batches. Does not wait for a call that is on its way.
     pub(crate) fn close(&self) {
         let mut letters = lock(&self.letters);

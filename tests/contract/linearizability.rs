@@ -1,10 +1,9 @@
-//! Recorded histories of many threads, checked for each key.
+//! Recorded histories of many threads, checked for each key; and the checkers themselves.
 //!
-//! Every write returns a version, and every value is unique, so that each operation can be given the version that it
-//! wrote or saw. In the order of versions, no operation may begin after a later one has ended.
+//! These histories have no journal and no crash. Those of `tests/linearizability.rs` have both.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -14,118 +13,61 @@ use writeback::BackendError;
 
 use crate::common::{Audit, Rng, quiet, scaled};
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum What {
-    Put {
-        version: u64,
-        value: u64,
-    },
-    Remove {
-        version: u64,
-    },
-    /// Saw `old`, and made it `value`.
-    Update {
-        version: u64,
-        old: Option<u64>,
-        value: u64,
-    },
-    Get {
-        value: Option<u64>,
-    },
-}
+#[path = "../linearizability/history.rs"]
+mod history;
+#[path = "../linearizability/search.rs"]
+mod search;
+#[path = "../linearizability/versions.rs"]
+mod versions;
 
-#[derive(Clone, Copy, Debug)]
-struct Event {
-    begin: u64,
-    end: u64,
-    what: What,
-}
-
-/// Checks the history of one key, which was absent at first. Says what is wrong.
-fn check(events: &[Event]) -> Result<(), String> {
-    // What each version wrote: a value, or nothing. Version 0 is the absence at first.
-    let mut writes: Vec<(u64, Option<u64>)> = vec![(0, None)];
-    writes.extend(events.iter().filter_map(|event| match event.what {
-        What::Put { version, value } | What::Update { version, value, .. } => Some((version, Some(value))),
-        What::Remove { version } => Some((version, None)),
-        What::Get { .. } => None,
-    }));
-    writes.sort_unstable();
-    if let Some(twice) = writes.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return Err(format!("one version for two writes: {twice:?}"));
-    }
-    let wrote: HashMap<u64, u64> =
-        writes.iter().filter_map(|&(version, value)| Some((value?, version))).collect();
-    let absent: BTreeSet<u64> =
-        writes.iter().filter(|write| write.1.is_none()).map(|write| write.0).collect();
-
-    // Version, read or not, begin, end; reads of an absence come later, since they have no version of their own.
-    let mut ordered = vec![(0, false, 0, 0)];
-    for event in events {
-        let (version, reads) = match event.what {
-            What::Put { version, .. } | What::Remove { version } => (version, false),
-            What::Update { version, old, .. } => {
-                let at = writes.partition_point(|write| write.0 < version);
-                if writes[at - 1].1 != old {
-                    return Err(format!("{event:?} was made from another value than {:?}", writes[at - 1]));
-                }
-                (version, false)
-            }
-            What::Get { value: None } => continue,
-            What::Get { value: Some(value) } => (
-                *wrote.get(&value).ok_or_else(|| format!("{event:?} saw what was never acknowledged"))?,
-                true,
-            ),
-        };
-        ordered.push((version, reads, event.begin, event.end));
-    }
-    ordered.sort_unstable();
-    let mut latest_begin = 0;
-    for group in ordered.chunk_by(|a, b| a.0 == b.0) {
-        let first_end = group.iter().map(|op| op.3).min().unwrap_or(u64::MAX);
-        let written = group.iter().filter(|op| !op.1).map(|op| op.2).max().unwrap_or(0);
-        if latest_begin.max(written) > first_end && group[0].0 > 0 {
-            return Err(format!(
-                "something older than version {} began after it was seen: {group:?}",
-                group[0].0
-            ));
-        }
-        latest_begin = group.iter().map(|op| op.2).fold(latest_begin, u64::max);
-    }
-
-    // An absence that was read has to lie between what had ended before the read, and what began after it.
-    let mut by_end: Vec<_> = ordered.iter().map(|op| (op.3, op.0)).collect();
-    let mut by_begin: Vec<_> = ordered.iter().map(|op| (op.2, op.0)).collect();
-    by_end.sort_unstable();
-    by_begin.sort_unstable();
-    let mut newest = 0;
-    by_end.iter_mut().for_each(|op| (newest, op.1) = (newest.max(op.1), newest.max(op.1)));
-    let mut oldest = u64::MAX;
-    by_begin.iter_mut().rev().for_each(|op| (oldest, op.1) = (oldest.min(op.1), oldest.min(op.1)));
-    for event in events.iter().filter(|event| event.what == What::Get { value: None }) {
-        let ended = by_end.partition_point(|op| op.0 < event.begin);
-        let lower = if ended == 0 { 0 } else { by_end[ended - 1].1 };
-        let upper =
-            by_begin.get(by_begin.partition_point(|op| op.0 <= event.end)).map_or(u64::MAX, |op| op.1);
-        if lower > upper || absent.range(lower..=upper).next().is_none() {
-            return Err(format!("{event:?}: the key was never absent between versions {lower} and {upper}"));
-        }
-    }
-    Ok(())
-}
+use history::{Attempt, Event, History, Pending, What};
 
 fn event(begin: u64, end: u64, what: What) -> Event {
     Event { begin, end, what }
 }
 
+/// The history of a key that was absent at first, and of which everything has ended.
+fn crash_free(events: Vec<Event>) -> History {
+    History { events, ..History::default() }
+}
+
+fn put(begin: u64, end: u64, version: u64) -> Event {
+    event(begin, end, What::Put { version, value: version * 10 })
+}
+
+fn get(begin: u64, end: u64, value: Option<u64>) -> Event {
+    event(begin, end, What::Get { value })
+}
+
+fn remove(begin: u64, end: u64, version: u64) -> Event {
+    event(begin, end, What::Remove { version })
+}
+
+fn update(begin: u64, end: u64, version: u64, old: Option<u64>) -> Event {
+    event(begin, end, What::Update { version, old, value: version * 10 })
+}
+
+fn cut_off(begin: u64, what: Attempt) -> Pending {
+    Pending { begin, what }
+}
+
+/// Both checkers accept it.
+#[track_caller]
+fn is_good(history: &History) {
+    assert_eq!(versions::check(history), Ok(()), "{history:?}");
+    assert_eq!(search::check(history), Ok(()), "{history:?}");
+}
+
+/// Both checkers find it.
+#[track_caller]
+fn is_bad(name: &str, history: &History) {
+    assert!(versions::check(history).is_err(), "by versions, {name} was not found in {history:?}");
+    assert!(search::check(history).is_err(), "by search, {name} was not found in {history:?}");
+}
+
 /// Catches: a checker that accepts everything, or that refuses what is right.
 #[test]
-fn the_checker_knows_good_histories_from_bad_ones() {
-    let put = |begin, end, version| event(begin, end, What::Put { version, value: version * 10 });
-    let get = |begin, end, value| event(begin, end, What::Get { value });
-    let remove = |begin, end, version| event(begin, end, What::Remove { version });
-    let update =
-        |begin, end, version, old| event(begin, end, What::Update { version, old, value: version * 10 });
+fn the_checkers_know_good_histories_from_bad_ones() {
     let good = [
         vec![
             get(1, 2, None),
@@ -139,9 +81,7 @@ fn the_checker_knows_good_histories_from_bad_ones() {
         vec![put(1, 2, 1), remove(3, 4, 2), get(5, 6, None), put(7, 8, 3), update(9, 10, 4, Some(30))],
         vec![put(1, 9, 2), put(2, 8, 1), update(1, 9, 3, Some(20)), get(10, 11, Some(30))],
     ];
-    for history in good {
-        assert_eq!(check(&history), Ok(()), "{history:?}");
-    }
+    good.into_iter().for_each(|events| is_good(&crash_free(events)));
     let bad = [
         ("stale read", vec![put(1, 2, 1), put(3, 4, 2), get(5, 6, Some(10))]),
         ("reads go back", vec![put(1, 2, 1), put(3, 20, 2), get(4, 5, Some(20)), get(6, 7, Some(10))]),
@@ -150,14 +90,63 @@ fn the_checker_knows_good_histories_from_bad_ones() {
         ("lost", vec![put(1, 2, 1), get(3, 4, None)]),
         ("came back", vec![put(1, 2, 1), remove(3, 4, 2), get(5, 6, Some(10))]),
         ("absent too late", vec![put(1, 2, 1), remove(3, 4, 2), put(5, 6, 3), get(7, 8, None)]),
+        ("lost update", vec![put(1, 2, 1), update(3, 6, 2, Some(10)), update(3, 6, 3, Some(10))]),
+    ];
+    bad.into_iter().for_each(|(name, events)| is_bad(name, &crash_free(events)));
+    // What only versions show: values alone have an order here.
+    let only_by_versions = [
         ("versions against time", vec![put(1, 2, 2), put(3, 4, 1)]),
         ("one version twice", vec![put(1, 2, 1), put(3, 4, 1)]),
-        ("lost update", vec![put(1, 2, 1), update(3, 6, 2, Some(10)), update(3, 6, 3, Some(10))]),
         ("update over a remove", vec![put(1, 2, 1), remove(3, 6, 2), update(3, 6, 3, Some(10))]),
     ];
-    for (name, history) in bad {
-        assert!(check(&history).is_err(), "{name} was not found in {history:?}");
+    for (name, events) in only_by_versions {
+        let history = crash_free(events);
+        assert!(versions::check(&history).is_err(), "{name} was not found in {history:?}");
+        assert_eq!(search::check(&history), Ok(()), "{history:?}");
     }
+}
+
+/// Catches: a checker that lets a crash take what was acknowledged, or that demands what was not.
+#[test]
+fn the_checkers_know_what_a_crash_may_do() {
+    let pending = || vec![cut_off(5, Attempt::Put { value: 77 })];
+    let crashed = |events, pending| History { version: 0, value: None, events, pending };
+    // It has happened, or not; also where others have seen it, or have written after it.
+    is_good(&crashed(vec![put(1, 2, 1), get(100, 101, Some(10))], pending()));
+    is_good(&crashed(vec![put(1, 2, 1), get(100, 101, Some(77))], pending()));
+    is_good(&crashed(
+        vec![put(1, 2, 1), get(6, 7, Some(77)), put(8, 9, 2), get(100, 101, Some(20))],
+        pending(),
+    ));
+    is_good(&crashed(vec![put(1, 2, 1), update(6, 9, 2, Some(77)), get(100, 101, Some(20))], pending()));
+    is_good(&crashed(vec![put(1, 2, 1), get(100, 101, None)], vec![cut_off(5, Attempt::Remove)]));
+    let raise = |old| vec![cut_off(5, Attempt::Update { old, value: 77 })];
+    is_good(&crashed(vec![put(1, 2, 1), get(100, 101, Some(77))], raise(Some(10))));
+    let two = || {
+        vec![cut_off(5, Attempt::Put { value: 77 }), cut_off(5, Attempt::Update { old: Some(77), value: 78 })]
+    };
+    is_good(&crashed(vec![put(1, 2, 1), get(6, 7, Some(77)), get(100, 101, Some(78))], two()));
+    is_good(&History { version: 9, value: Some(3), events: vec![get(1, 2, Some(3))], pending: vec![] });
+
+    is_bad("a write lost in the crash", &crashed(vec![put(1, 2, 1), get(100, 101, None)], pending()));
+    let older = vec![put(1, 2, 1), put(3, 4, 2), get(100, 101, Some(10))];
+    is_bad("an older write after the crash", &crashed(older, pending()));
+    let seen = vec![put(1, 2, 1), get(6, 7, Some(77)), get(100, 101, Some(10))];
+    is_bad("a read that the crash has taken back", &crashed(seen, pending()));
+    let over = vec![put(1, 2, 1), get(6, 7, Some(77)), put(8, 9, 2), get(100, 101, Some(77))];
+    is_bad("an attempt over a later write", &crashed(over, pending()));
+    is_bad(
+        "an attempt before it began",
+        &crashed(vec![get(1, 2, Some(77)), get(100, 101, Some(77))], pending()),
+    );
+    let lost = vec![put(1, 2, 1), put(3, 4, 2), get(100, 101, Some(77))];
+    is_bad("an attempt over what it has not seen", &crashed(lost, raise(Some(10))));
+    let back = vec![put(1, 2, 1), get(6, 7, Some(78)), get(100, 101, Some(77))];
+    is_bad("an attempt under the one that has seen it", &crashed(back, two()));
+    let early = vec![put(1, 2, 1), get(3, 4, None), get(100, 101, None)];
+    is_bad("absent before the remove began", &crashed(early, vec![cut_off(5, Attempt::Remove)]));
+    let old = History { version: 9, value: Some(3), events: vec![put(1, 2, 9)], pending: vec![] };
+    assert!(versions::check(&old).is_err(), "a version of an earlier life was not found in {old:?}");
 }
 
 /// Catches: every kind of stale, lost or torn operation that shows in a history.
@@ -229,9 +218,11 @@ fn histories_are_linearizable(capacity: usize, keys: u64, seed: u64) {
         // What the backend has in the end is the last read.
         let end = now();
         history.push(event(end, end, What::Get { value: rows.get(key) }));
-        if let Err(wrong) = check(history) {
+        let checked = crash_free(std::mem::take(history));
+        if let Err(wrong) = versions::check(&checked) {
             panic!("key {key}: {wrong}");
         }
+        *history = checked.events;
         history.sort_unstable_by_key(|event| event.begin);
         overlaps += history.windows(2).filter(|pair| pair[0].end > pair[1].begin).count();
     }
