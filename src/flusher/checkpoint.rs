@@ -23,9 +23,11 @@ use crate::{
 /// Checkpoints are at least this far apart, so that 2^40 epochs last for 34 years.
 pub(super) const CHECKPOINT_PAUSE: Duration = Duration::from_millis(1);
 
-/// Segments that wait for a sync or for readers are looked at this often: writers do not wait for them, or it would be asked
-/// for.
+/// Segments that wait for a sync are looked at this often: writers do not wait for them, or it would be asked for.
 const REUSE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Those that wait for whoever is pinned: he is hardly ever longer than he waits for a processor.
+const AGING_PAUSE: Duration = Duration::from_micros(100);
 
 /// A call of the backend that takes longer than this holds no checkpoint up: what it carries is written into the journal once
 /// more.
@@ -51,7 +53,6 @@ pub(super) struct Cut {
 /// Segments whose records are dead, and the sync after which they are so for good.
 pub(super) struct Dead {
     segments: Vec<u32>,
-    count: usize,
     stage: Stage,
 }
 
@@ -106,7 +107,11 @@ where
         if self.checkpoint.is_under_way() || self.cut.is_some() {
             return Some(CHECKPOINT_PAUSE);
         }
-        (!self.dead.is_empty()).then_some(REUSE_PAUSE)
+        let pause = |dead: &Dead| match dead.stage {
+            Stage::Syncing(_) => REUSE_PAUSE,
+            Stage::Aging(_) => AGING_PAUSE,
+        };
+        self.dead.iter().map(pause).min()
     }
 
     /// Begins, polls and ends checkpoints.
@@ -197,17 +202,17 @@ where
         let segments = journal.space().retire(cut.target);
         fault::point("checkpoint: segments dead");
         if !segments.is_empty() && !fault::broken("segments-come-back") {
-            let count = segments.len();
-            let mut dead = Dead { segments, count, stage: Stage::Syncing(0) };
+            let mut dead = Dead { segments, stage: Stage::Syncing(0) };
             if journal.is_durable() && !fault::broken("sync-before-reuse") {
                 dead.stage = Stage::Syncing(journal.sync_of_retirement());
             }
             self.dead.push(dead);
         }
-        self.free_dead();
         self.heals = false;
-        let returning = self.dead.iter().map(|dead| dead.count).sum();
+        // Before they are given back, and writers who have waited for them have taken some.
+        let returning = self.dead.iter().map(|dead| dead.segments.len()).sum();
         journal.retune(returning, cut.copies_all);
+        self.free_dead();
         self.checkpoint_done();
     }
 

@@ -233,6 +233,9 @@ where
         K: std::borrow::Borrow<Q>,
         Q: Eq + ?Sized,
     {
+        if crate::fault::broken("hit-takes-no-lock") || crate::fault::broken("hit-waits-for-nobody") {
+            return None;
+        }
         let (at, word) = self.table.find_at_home(hash, guard, self.holds(key, guard))?;
         // Both are looked at in any case: half of all entries may be dirty, but hardly one of those is not announced, so this is one
         // branch, and can be predicted.
