@@ -10,7 +10,7 @@ use crate::sync::{Ordering, fence};
 mod kernel {
     use std::sync::{
         OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, Ordering as Order, compiler_fence},
     };
 
     /// Whether the kernel makes the heavy half. Relaxed: it is decided before anything is made whose users pass a fence, and
@@ -26,13 +26,19 @@ mod kernel {
         static ONCE: OnceLock<()> = OnceLock::new();
         ONCE.get_or_init(|| {
             let registered = call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
-            IS_THERE.store(registered && call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED), Ordering::Relaxed);
+            IS_THERE.store(registered && call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED), Order::Relaxed);
         });
     }
 
     #[inline(always)]
     pub(super) fn is_there() -> bool {
-        IS_THERE.load(Ordering::Relaxed)
+        IS_THERE.load(Order::Relaxed)
+    }
+
+    /// Keeps the compiler from reordering; the processor is up to the other half.
+    #[inline(always)]
+    pub(super) fn keep_order() {
+        compiler_fence(Order::SeqCst);
     }
 
     /// `false`: the kernel does not do it any more; in a process that has forbidden it to itself, say. A child after a fork may have to
@@ -52,6 +58,8 @@ mod kernel {
         false
     }
 
+    pub(super) fn keep_order() {}
+
     pub(super) fn interrupt_all() -> bool {
         true
     }
@@ -66,7 +74,7 @@ pub(crate) fn prepare() {
 #[inline(always)]
 pub(crate) fn light() {
     if kernel::is_there() {
-        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+        kernel::keep_order();
     } else {
         fence(Ordering::SeqCst);
     }

@@ -181,18 +181,13 @@ impl Collector {
         }
         // Acquire: pairs with the Release stores of `pin` and of the guard's drop; what was read before comes before what
         // is done when the moment is over.
-        let is_here = |pin: &Pin| matches!(pin.since.load(Ordering::Acquire), UNPINNED) || is_in(pin, era);
-        if !registry.pins().all(is_here) {
+        let mut pinned = registry.pins().map(|pin| pin.since.load(Ordering::Acquire));
+        if !pinned.all(|since| since == UNPINNED || since == era) {
             return false;
         }
         // AcqRel: hands on what we have seen of the others, and what those saw who advanced before.
         registry.era.compare_exchange(era, era + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
-}
-
-/// Whether a thread is pinned in exactly this era.
-fn is_in(pin: &Pin, era: u64) -> bool {
-    pin.since.load(Ordering::Acquire) == era
 }
 
 /// A thread's part in a collector. Stays on its thread.

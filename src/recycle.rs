@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How many slots share a moment, and how many fresh ones are taken at once.
-const BAG: usize = if IS_MODEL { 1 } else { 64 };
+const BAG: usize = if IS_MODEL { 1 } else { 32 };
 
 /// In models slots are used again as soon as that is possible.
 const IS_MODEL: bool = cfg!(any(crossbeam_loom, shuttle_models));
@@ -22,13 +22,18 @@ const IS_MODEL: bool = cfg!(any(crossbeam_loom, shuttle_models));
 /// How many bags a thread seals before it tries to end an era. Each try costs a system call, so more are better for it; but what
 /// is in the bags is not dropped meanwhile, and may be large.
 const fn pace(needs_drop: bool) -> usize {
-    if needs_drop || IS_MODEL { 1 } else { 8 }
+    if needs_drop || IS_MODEL { 1 } else { 16 }
+}
+
+/// How many free slots a thread keeps at most.
+const fn stock(needs_drop: bool) -> usize {
+    if needs_drop { 2 * BAG } else { 4 * BAG }
 }
 
 /// How many slots may be on their way back for each thread, beside those in use: what it seals in three eras and the one that goes
-/// on, what is free, and what is in an open bag.
+/// on, what is free, what is in an open bag, and a little more. So many values may be there that nobody needs any more.
 pub(crate) const fn slack(needs_drop: bool) -> usize {
-    if IS_MODEL { 8 } else { (5 * pace(needs_drop) + 8) * BAG }
+    if IS_MODEL { 8 } else { (4 * pace(needs_drop) + 2) * BAG + stock(needs_drop) }
 }
 
 struct Bag {
@@ -228,7 +233,7 @@ impl Slots {
                     let _ = slot.release();
                 }
             }
-            let needed = (4 * BAG).saturating_sub(self.free.len()).min(bag.slots.len());
+            let needed = stock(Slab::<K, V>::NEEDS_DROP).saturating_sub(self.free.len()).min(bag.slots.len());
             self.free.extend(bag.slots.drain(bag.slots.len() - needed..));
             if !bag.slots.is_empty() {
                 bag.is_clear = true;

@@ -9,7 +9,7 @@ use loom::cell::UnsafeCell;
 
 use super::{explore, join, spawn};
 use crate::{
-    grace::Collector,
+    grace::{Collector, Local},
     sync::{AtomicU64, Ordering},
 };
 
@@ -33,8 +33,7 @@ impl Shared {
     }
 
     /// Finds a cell and looks at it: it holds what it held when it could be found.
-    fn look(&self) {
-        let local = self.collector.register();
+    fn look(&self, local: &Local) {
         let guard = local.pin();
         let cell = self.word.load(Ordering::Acquire);
         // SAFETY: what is to be shown: nobody writes it as long as we are pinned.
@@ -65,7 +64,7 @@ fn grace_waits_for_whoever_may_have_found_it() {
     explore(Some(2), || {
         let shared = Shared::new();
         let [reader, other] = [Arc::clone(&shared), Arc::clone(&shared)];
-        let reader = spawn(move || reader.look());
+        let reader = spawn(move || reader.look(&reader.collector.register()));
         let other = spawn(move || (0..2).for_each(|_| drop(other.collector.advance())));
         shared.take_away(3);
         join(reader);
@@ -74,13 +73,18 @@ fn grace_waits_for_whoever_may_have_found_it() {
     assert!(REUSES.load(Relaxed) > 0, "no execution has used the cell again");
 }
 
-/// Two look, one after the other or at once: each pin counts for itself, also where one thread has another's record after it.
+/// Two look, one after the other or at once, and one of them twice: each pin counts for itself, also where one thread has
+/// another's record after it.
 #[test]
 fn grace_waits_for_each_pin() {
     explore(Some(2), || {
         let shared = Shared::new();
-        let readers = [Arc::clone(&shared), Arc::clone(&shared)];
-        let readers = readers.map(|shared| spawn(move || shared.look()));
+        let readers = [(1, Arc::clone(&shared)), (2, Arc::clone(&shared))].map(|(times, shared)| {
+            spawn(move || {
+                let local = shared.collector.register();
+                (0..times).for_each(|_| shared.look(&local));
+            })
+        });
         shared.take_away(3);
         readers.into_iter().for_each(join);
     });

@@ -151,3 +151,26 @@ fn recycle_hands_slots_over() {
         join(retiring);
     });
 }
+
+/// So it does if the slot was never published: it has no moment to wait for, so nothing else hands it over.
+#[test]
+fn recycle_hands_spares_over() {
+    explore(None, || {
+        let slab = Arc::new(Slab::<u32, Canary>::new(1).expect("a small slab"));
+        let inboxes = Arc::new(OneInbox(Inbox::new(), Collector::new()));
+        let giving = spawn({
+            let (slab, inboxes) = (Arc::clone(&slab), Arc::clone(&inboxes));
+            move || {
+                if let Some(mut slot) = Slots::new(0).take(&*inboxes, &slab) {
+                    slab.set_key(&mut slot, 1);
+                    slab.set_value(&mut slot, Some(Canary::new(1)));
+                    inboxes.0.give(slot);
+                }
+            }
+        });
+        if let Some(slot) = Slots::new(0).take(&*inboxes, &slab) {
+            fill(&slab, slot, 2);
+        }
+        join(giving);
+    });
+}
