@@ -157,22 +157,16 @@ impl Moody {
 
 impl Backend<u8, u16> for Moody {
     fn load(&self, keys: &[u8]) -> Result<Vec<Option<u16>>, BackendError> {
-        let load = || {
-            self.pass(Call::Load, true);
-            let values = {
-                let state = self.state();
-                if matches!(state.mood, Mood::Blind) {
-                    return Err(BackendError::transient("blind"));
-                }
-                keys.iter().map(|key| state.rows.values.get(key).copied()).collect()
-            };
-            self.pass(Call::Load, false);
-            Ok(values)
+        self.pass(Call::Load, true);
+        let values = {
+            let state = self.state();
+            if matches!(state.mood, Mood::Blind) {
+                return Err(BackendError::transient("blind"));
+            }
+            keys.iter().map(|key| state.rows.values.get(key).copied()).collect()
         };
-        match &self.world {
-            Some(world) => world.loading(keys, load),
-            None => load(),
-        }
+        self.pass(Call::Load, false);
+        Ok(values)
     }
 
     fn apply(&self, batch: &Batch<u8, u16>) -> Answers {
