@@ -14,7 +14,12 @@ use crate::{
 };
 
 /// How many slots share a moment, and how many fresh ones are taken at once.
-const BAG: usize = if IS_MODEL { 1 } else { 32 };
+const BAG: usize = match (cfg!(crossbeam_loom), cfg!(shuttle_models)) {
+    // The fence of a sealing would hide what other orderings lack.
+    (true, _) => 2,
+    (_, true) => 1,
+    _ => 32,
+};
 
 /// In models slots are used again as soon as that is possible.
 const IS_MODEL: bool = cfg!(any(crossbeam_loom, shuttle_models));

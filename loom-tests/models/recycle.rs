@@ -60,7 +60,7 @@ fn recycle_waits_for_readers() {
         let (at, mut word) = {
             let guard = writer.pin();
             let slot = slots.take(&*shared.inboxes, &shared.slab).expect("a fresh slot");
-            let word = Word::new(Kind::Value, 0, fill(&shared.slab, slot, 1));
+            let word = Word::new(Kind::Value, Table::tag(0), fill(&shared.slab, slot, 1));
             let Probe::Vacant(vacancy) = shared.table.probe(0, &guard, |_| false) else {
                 panic!("it is empty")
             };
@@ -89,6 +89,7 @@ fn recycle_waits_for_readers() {
             let new = word.succeeded_by(Kind::Value, fill(&shared.slab, slot, number), false);
             assert!(shared.table.replace(at, word, new, &guard).is_ok());
             slots.retire(&*shared.inboxes, word.slot());
+            slots.seal(&*shared.inboxes);
             word = new;
             drop(guard);
         }
@@ -119,7 +120,7 @@ fn slot_is_published_with_its_word() {
             }
         });
         let Probe::Vacant(vacancy) = table.probe(0, unpinned(), |_| false) else { panic!("it is empty") };
-        let word = Word::new(Kind::Value, 0, fill(slab, free.pop().expect("two slots"), 1));
+        let word = Word::new(Kind::Value, Table::tag(0), fill(slab, free.pop().expect("two slots"), 1));
         let at = table.insert(&vacancy, word, unpinned()).expect("nobody else inserts");
         let word = table.word(at, unpinned());
         let new = word.succeeded_by(Kind::Value, fill(slab, new, 2), false);
@@ -141,6 +142,7 @@ fn recycle_hands_slots_over() {
                 if let Some(slot) = slots.take(&*inboxes, &slab) {
                     // No grace period: nobody else has seen the slot.
                     slots.retire(&*inboxes, fill(&slab, slot, 1));
+                    slots.seal(&*inboxes);
                 }
             }
         });
