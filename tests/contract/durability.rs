@@ -229,7 +229,8 @@ fn f08_a_day_of_transient_errors_loses_nothing() {
     }
     let stats = cache.stats();
     assert_eq!((stats.parked, stats.dirty), (0, 50), "something was given up");
-    assert!(stats.retries > 90, "{}", stats.retries);
+    // The operations of one batch are tried one after the other, so one batch may answer for two quarters.
+    assert!(stats.retries > 24 * 2, "{}", stats.retries);
     (0..50).for_each(|key| assert_eq!(cache.get(&key).unwrap(), Some(key + 1)));
     rows.clear_fault();
     eventually("all was stored", || {
