@@ -144,9 +144,7 @@ where
         options: &WriteOptions,
     ) -> Result<Version, Error> {
         let terms = self.terms(cx, options)?;
-        let hash = self.store.hash(&key);
-        self.store.table.prefetch(hash);
-        let weight = self.weigh(&key, &value)?;
+        let (hash, weight) = (self.store.hash(&key), self.weigh(&key, &value)?);
         let written = self.write(cx, hash, Stage::Parts(key, Some(value), weight), &terms)?;
         cx.counters.puts.add(1);
         self.acknowledge(written, hash, &terms)
@@ -210,6 +208,8 @@ where
         stage: Stage<'e, K, V, S>,
         terms: &Terms,
     ) -> Result<Written, Error> {
+        // On its way while the draft is made and its record prepared.
+        self.store.table.prefetch(hash);
         let mut patience = Patience::new();
         let mut stage = stage;
         loop {
@@ -262,8 +262,7 @@ where
                     }
                     return Ok(Ok(written));
                 }
-                Attempt::Again => None,
-                Attempt::Changed | Attempt::Never => None,
+                Attempt::Again | Attempt::Changed | Attempt::Never => None,
                 Attempt::Lacks(lack) => Some(lack),
             };
             let Some(mut stage) = left.stage.take() else {
